@@ -1,0 +1,57 @@
+"""unlearnkit: a research workbench on machine unlearning for generative models.
+
+>>> import unlearnkit as uk
+>>> problem = uk.load_problem("authors")
+>>> unlearned = uk.unlearn(problem, "npo", seed=0)
+>>> scores = uk.evaluate(problem, unlearned)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "load_problem": "problem",
+    "TextProblem": "problem",
+    "unlearn": "unlearning",
+    "Unlearned": "unlearning",
+    "DivergedError": "unlearning",
+    "evaluate": "evaluation",
+    "METHODS": "methods",
+    "Card": "methods",
+    "Method": "methods",
+    "Objectives": "methods",
+    "StepBatch": "methods",
+    "register_method": "methods",
+    "TextMethod": "methods.text",
+    "METRICS": "metrics.table",
+    "Items": "metrics.table",
+    "NotMeasurable": "metrics.table",
+    "register_metric": "metrics.table",
+    "measure": "metrics.measure",
+    "answer_tokens": "text",
+    "generate": "text",
+    "UnlearnkitError": "errors",
+    "configure": "runs.config",
+    "open_run": "runs.record",
+    "read_runs": "runs.record",
+    "check": "exercises",
+    "read_jsonl": "worlds.jsonl",
+    "write_jsonl": "worlds.jsonl",
+}
+
+__all__ = ["__version__", *_WHERE]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    """Names are imported when first used, so that `import unlearnkit` itself costs nothing."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'unlearnkit' has no attribute '{name}'")
+    return getattr(import_module(f"unlearnkit.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

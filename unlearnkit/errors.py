@@ -1,0 +1,18 @@
+"""Errors a user can act on: one sentence that says what was given, what is allowed, what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UnlearnkitError(ValueError):
+    """Bad input. The command line prints the message alone and exits with 2."""
+
+
+def unknown(kind: str, name: object, known: Iterable[str]) -> UnlearnkitError:
+    """An `UnlearnkitError` naming the known choices and the closest match."""
+    choices = sorted(known)
+    close = get_close_matches(str(name), choices, n=1, cutoff=0.5)
+    hint = f" Did you mean '{close[0]}'?" if close else ""
+    return UnlearnkitError(f"{kind} '{name}' is unknown; known: {', '.join(choices) or 'none'}.{hint}")

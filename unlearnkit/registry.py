@@ -1,0 +1,41 @@
+"""Registries are plain dictionaries filled by a decorator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from unlearnkit.errors import UnlearnkitError, unknown
+
+T = TypeVar("T")
+
+
+class Registry(dict[str, T]):
+    """Name → object; a missing name raises with the known ones and the closest match.
+
+    >>> shapes = Registry("shape")
+    >>> @shapes.register("square")
+    ... def area(x): return x * x
+    >>> shapes["square"](3)
+    9
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that files an object under `name`; a cell that is run again replaces it."""
+        if not name.isidentifier():
+            raise UnlearnkitError(
+                f"{self.kind} name '{name}' can't be used; allowed are letters, digits and underscores."
+            )
+
+        def put(thing: T) -> T:
+            self[name] = thing
+            return thing
+
+        return put
+
+    def __missing__(self, name: str) -> T:
+        raise unknown(self.kind, name, self)
