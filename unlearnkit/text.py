@@ -1,0 +1,315 @@
+"""Text as tensors: prompts, answer tokens, the one forward pass behind every teacher-forced number, generation."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unlearnkit.errors import UnlearnkitError
+
+IGNORE = -100  # label of every token that is not part of an answer
+
+
+@dataclass(frozen=True)
+class Template:
+    """What stands around a question and its answer; `chat` when it comes from the tokenizer's chat template."""
+
+    before_question: str = "Question: "
+    before_answer: str = "\nAnswer:"
+    answer_prefix: str = " "
+    after_answer: str | None = None  # None: the end-of-sequence token
+    chat: bool = False
+
+    def prompt(self, question: str) -> str:
+        return f"{self.before_question}{question}{self.before_answer}"
+
+
+def template_of(tokenizer: Any) -> Template:
+    """The tokenizer's own chat template where it has one (instruct models), else "Question: … Answer: …".
+
+    The chat template is rendered once around sentinels, so any template works and nothing is rendered per item.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        return Template()
+    question, answer = "QUESTION-SENTINEL", "ANSWER-SENTINEL"
+    user = [{"role": "user", "content": question}]
+    prompt = tokenizer.apply_chat_template(user, tokenize=False, add_generation_prompt=True)
+    whole = tokenizer.apply_chat_template(
+        [*user, {"role": "assistant", "content": answer}], tokenize=False, add_generation_prompt=False
+    )
+    if prompt.count(question) != 1 or whole.count(answer) != 1:
+        raise UnlearnkitError("the tokenizer's chat template drops or repeats the message; give a plain tokenizer.")
+    before_question, before_answer = prompt.split(question)
+    # Some templates (Qwen, DeepSeek) put thinking tags between the generation prompt and the answer.
+    after_answer = whole.split(answer)[1].rstrip("\n")
+    return Template(before_question, before_answer, "", after_answer or None, chat=True)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of prompt and answer; `start` is the position of the first answer token."""
+
+    ids: list[int]
+    start: int
+
+
+def encode(
+    tokenizer: Any, template: Template, pairs: Sequence[tuple[str, str]], max_length: int
+) -> list[Encoded]:
+    """Tokenise (question, answer) pairs; prompt and answer apart, so that generation sees the training prefix.
+
+    Raises:
+        UnlearnkitError: a pair is longer than `max_length` tokens, or an answer is empty.
+    """
+    if not pairs:
+        return []
+    prompts = tokenizer(
+        [template.prompt(q) for q, _ in pairs], add_special_tokens=not template.chat, verbose=False
+    )["input_ids"]
+    tail = template.after_answer
+    end = [tokenizer.eos_token_id] if tail is None else tokenizer(tail, add_special_tokens=False)["input_ids"]
+    answers = tokenizer(
+        [template.answer_prefix + a for _, a in pairs], add_special_tokens=False, verbose=False
+    )["input_ids"]
+    encoded = []
+    for (question, answer), prompt_ids, answer_ids in zip(pairs, prompts, answers, strict=True):
+        if not answer.strip():
+            raise UnlearnkitError(f"the answer to '{question}' is empty; give every question an answer.")
+        ids = [*prompt_ids, *answer_ids, *end]
+        if len(ids) > max_length:
+            raise UnlearnkitError(
+                f"question and answer are {len(ids)} tokens, the context holds {max_length}: '{question[:60]}…'; "
+                "shorten the record or take a model with a longer context."
+            )
+        encoded.append(Encoded(ids, len(prompt_ids)))
+    return encoded
+
+
+@dataclass
+class Batch:
+    """Right-padded sequences.
+
+    No attention mask is kept: under causal attention no answer token sees the padding to its right, and a mask
+    guessed from ``ids != pad`` would be wrong wherever the pad token is also the end-of-sequence token.
+    """
+
+    ids: Tensor  # (sequences, tokens)
+    labels: Tensor  # (sequences, tokens), IGNORE outside the answer
+    rows: Tensor  # (sequences,) which record of its split each sequence is
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(t.to(device, non_blocking=True) for t in (self.ids, self.labels, self.rows)))
+
+    @property
+    def tokens(self) -> int:
+        return self.ids.numel()
+
+
+def collate(encoded: Sequence[Encoded], rows: Sequence[int], pad: int) -> Batch:
+    """The records `rows` of `encoded` as one batch, padded to the longest of them."""
+    width = max(len(encoded[i].ids) for i in rows)
+    ids = torch.full((len(rows), width), pad, dtype=torch.long)
+    labels = torch.full((len(rows), width), IGNORE, dtype=torch.long)
+    for k, i in enumerate(rows):
+        sequence = torch.tensor(encoded[i].ids)
+        ids[k, : len(sequence)] = sequence
+        labels[k, encoded[i].start : len(sequence)] = sequence[encoded[i].start :]
+    return Batch(ids, labels, torch.tensor(list(rows)))
+
+
+def stack(batches: Sequence[Batch]) -> Batch:
+    """Several batches as one, padded to a common width."""
+    width = max(b.ids.shape[1] for b in batches)
+    return Batch(
+        torch.cat([F.pad(b.ids, (0, width - b.ids.shape[1])) for b in batches]),
+        torch.cat([F.pad(b.labels, (0, width - b.labels.shape[1]), value=IGNORE) for b in batches]),
+        torch.cat([b.rows for b in batches]),
+    )
+
+
+@dataclass
+class AnswerTokens:
+    """Everything a loss or metric needs about the answer tokens of one batch."""
+
+    logits: Tensor  # (answer tokens, vocabulary)
+    labels: Tensor  # (answer tokens,)
+    sequence: Tensor  # (answer tokens,) index of the sequence in the batch
+    features: Tensor  # (answer tokens, width): what the output embedding was given
+    rows: Tensor  # (sequences,)
+    hidden: Tensor | None = None  # (answer tokens, width) of the layer asked for, at the answer tokens themselves
+
+    @cached_property
+    def token_nll(self) -> Tensor:
+        """−log p of each answer token: (answer tokens,)."""
+        return F.cross_entropy(self.logits.float(), self.labels, reduction="none")
+
+    def per_sequence(self, values: Tensor) -> Tensor:
+        """Sum of a per-token quantity within each sequence: (answer tokens,) → (sequences,)."""
+        return values.new_zeros(len(self.rows)).index_add(0, self.sequence, values)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """|y|: answer tokens of each sequence, (sequences,)."""
+        return self.per_sequence(torch.ones_like(self.sequence, dtype=torch.float32))
+
+    @cached_property
+    def nll(self) -> Tensor:
+        """L: summed NLL of each answer, (sequences,)."""
+        return self.per_sequence(self.token_nll)
+
+    @property
+    def loss(self) -> Tensor:
+        """ℓ: token-mean cross-entropy over the batch, a scalar."""
+        return self.token_nll.mean()
+
+
+@contextmanager
+def _answers_only(head: nn.Module, keep: Tensor, seen: list[Tensor]) -> Iterator[None]:
+    """While open, the output embedding is given only the hidden states that predict an answer token."""
+
+    def select(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        features = args[0][keep]  # (batch, tokens, width) → (answer tokens, width)
+        seen.append(features)
+        return (features, *args[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def answer_tokens(model: nn.Module, *batches: Batch, layer: int | None = None) -> list[AnswerTokens]:
+    """One forward pass for all `batches` together, with logits only where there is an answer token.
+
+    Args:
+        layer: also return the hidden states after this many decoder layers (0 = the embeddings).
+    """
+    batch = stack(batches) if len(batches) > 1 else batches[0]
+    answer = batch.labels != IGNORE  # (batch, tokens)
+    keep = F.pad(answer[:, 1:], (0, 1))  # position t predicts token t + 1
+    labels = batch.labels[answer]
+    inner = getattr(model, "module", model)
+    features: list[Tensor] = []
+    with _answers_only(inner.get_output_embeddings(), keep, features):
+        out = model(input_ids=batch.ids, use_cache=False, output_hidden_states=layer is not None)
+    logits = out.logits.reshape(-1, out.logits.shape[-1])
+    sequence = answer.nonzero()[:, 0]
+    hidden = out.hidden_states[layer][answer] if layer is not None else None
+
+    parts, first = [], 0
+    for b in batches:
+        mine = (sequence >= first) & (sequence < first + len(b)) if len(batches) > 1 else slice(None)
+        parts.append(
+            AnswerTokens(
+                logits[mine],
+                labels[mine],
+                sequence[mine] - first,
+                features[0][mine],
+                b.rows,
+                None if hidden is None else hidden[mine],
+            )
+        )
+        first += len(b)
+    return parts
+
+
+def by_length(encoded: Sequence[Encoded], batch_size: int) -> list[list[int]]:
+    """All rows in batches of similar length, longest first (an out-of-memory error then comes at once)."""
+    order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i].ids))
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def shuffled_batches(encoded: Sequence[Encoded], batch_size: int, order: random.Random) -> list[list[int]]:
+    """One epoch in random batches, each of similar length (shuffle, sort within 16 batches, shuffle batches).
+
+    The last, smaller batch is filled up from the start of the epoch, so that every batch has one size.
+    """
+    rows = list(range(len(encoded)))
+    order.shuffle(rows)
+    if len(rows) > batch_size:
+        rows += rows[: -len(rows) % batch_size]
+    batches = []
+    for begin in range(0, len(rows), 16 * batch_size):
+        chunk = sorted(rows[begin : begin + 16 * batch_size], key=lambda i: len(encoded[i].ids))
+        batches += [chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)]
+    order.shuffle(batches)
+    return batches
+
+
+def pad_id(tokenizer: Any) -> int:
+    """The id used for padding; its value never matters (see `Batch`)."""
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+
+
+def context_length(model: nn.Module) -> int:
+    """Tokens the model can attend to, by its configuration."""
+    config: Any = model.config
+    return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048)
+
+
+@torch.inference_mode()
+def generate(
+    model: Any,
+    tokenizer: Any,
+    template: Template,
+    questions: Sequence[str],
+    max_new_tokens: int = 32,
+    batch_size: int = 128,
+    samples: int = 0,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> list[str]:
+    """Answers to `questions`: greedy (`samples=0`) or `samples` sampled ones each (returned question by question).
+
+    Batched with a key–value cache and left padding, questions of one length together; stops at the end token.
+    """
+    if not questions:
+        return []
+    prompts = tokenizer(
+        [template.prompt(q) for q in questions], add_special_tokens=not template.chat, verbose=False
+    )["input_ids"]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    stop = [tokenizer.eos_token_id]
+    if template.after_answer:
+        stop += tokenizer(template.after_answer, add_special_tokens=False)["input_ids"][:1]
+    device, repeats = model.device, max(samples, 1)
+    answers: list[str] = [""] * (len(prompts) * repeats)
+    was_training = model.training
+    model.eval()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        for begin in range(0, len(order), batch_size):
+            rows = order[begin : begin + batch_size]
+            width = max(len(prompts[i]) for i in rows)
+            ids = torch.full((len(rows), width), pad_id(tokenizer), dtype=torch.long)
+            mask = torch.zeros_like(ids)
+            for k, i in enumerate(rows):
+                ids[k, width - len(prompts[i]) :] = torch.tensor(prompts[i])
+                mask[k, width - len(prompts[i]) :] = 1
+            out = model.generate(
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                max_new_tokens=max_new_tokens,
+                do_sample=samples > 0,
+                num_return_sequences=repeats,
+                pad_token_id=pad_id(tokenizer),
+                eos_token_id=stop,
+                **({"temperature": temperature, "top_k": 0, "top_p": 1.0} if samples else {}),
+            )
+            texts = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
+            for k, text in enumerate(texts):
+                answers[rows[k // repeats] * repeats + k % repeats] = text.strip()
+    model.train(was_training)
+    return answers
