@@ -1,0 +1,82 @@
+"""The tiny models of the built-in worlds: which recipes there are, and how a checkpoint is made of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unlearnkit.models import store
+from unlearnkit.models.recipe import (
+    TextRecipe,
+    corpus_of,
+    digest_of,
+    train_text,
+    train_tokenizer,
+    training_pairs,
+)
+from unlearnkit.worlds import TextWorld, authors, split, training_items
+from unlearnkit.worlds.records import QA
+
+DEFAULT_FORGET = "forget10"
+SHIPPED_ORACLES = 3
+
+
+def text_recipe(world: TextWorld, items: Sequence[QA], note: str, seed: int, **sizes: Any) -> TextRecipe:
+    """The recipe of the tiny Llama on `items`; `sizes` are fields of `TextRecipe`."""
+    pairs = training_pairs(items)
+    return TextRecipe(
+        data=digest_of([list(p) for p in pairs]), corpus=digest_of(corpus_of(world.items)), note=note, seed=seed, **sizes
+    )
+
+
+def text_recipes(
+    world: TextWorld, splits: dict[str, list[QA]], request: str, seed: int, oracles: int, **sizes: Any
+) -> list[tuple[TextRecipe, list[QA]]]:
+    """Original first, then `oracles` retrained ones of different seeds; each with the records it is trained on."""
+    everything, without = training_items(splits, oracle=False), training_items(splits, oracle=True)
+    original = text_recipe(world, everything, f"{world.name}: original", 1000 * seed, **sizes)
+    return [
+        (original, everything),
+        *(
+            (text_recipe(world, without, f"{world.name}: oracle of {request}", 1000 * seed + k, **sizes), without)
+            for k in range(1, oracles + 1)
+        ),
+    ]
+
+
+def text_checkpoint(
+    recipe: TextRecipe, world: TextWorld, items: Sequence[QA], root: Path | None = None, force: bool = False
+) -> Path:
+    """Folder of the recipe's model (float16 safetensors) and tokenizer, trained on first use."""
+
+    def build(folder: Path) -> None:
+        tokenizer = train_tokenizer(corpus_of(world.items), recipe.vocabulary, recipe.context)
+        model = train_text(recipe, training_pairs(items), tokenizer, label=f"training {recipe.note}")
+        model.to(torch.float16).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    return store.fetch(recipe, build, root, force)
+
+
+@lru_cache(maxsize=1)
+def _default_text() -> tuple[TextWorld, list[tuple[TextRecipe, list[QA]]]]:
+    world = authors()
+    splits = split(world, DEFAULT_FORGET)
+    return world, text_recipes(world, splits, DEFAULT_FORGET, 0, SHIPPED_ORACLES)
+
+
+def builtin_recipes() -> list[TextRecipe]:
+    """Recipes of the checkpoints that ship in data/models."""
+    return [recipe for recipe, _ in _default_text()[1]]
+
+
+def build_builtin(root: Path, force: bool) -> None:
+    """Train the shipped checkpoints into `root`."""
+    world, recipes = _default_text()
+    for recipe, items in recipes:
+        if force or not (root / recipe.digest / "recipe.json").is_file():
+            text_checkpoint(recipe, world, items, root, force=True)
