@@ -1,0 +1,278 @@
+"""The forget request as data: splits, the original model, and the models that never saw the forget set."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unlearnkit.errors import UnlearnkitError
+from unlearnkit.models.builtin import DEFAULT_FORGET, text_checkpoint, text_recipes
+from unlearnkit.models.load import check_pair, device_of, load_model, load_tokenizer
+from unlearnkit.registry import Registry
+from unlearnkit.text import Template, context_length, encode, template_of
+from unlearnkit.worlds import TextWorld, authors, split, world_from_jsonl
+from unlearnkit.worlds.records import QA
+from unlearnkit.worlds.tofu import load_tofu
+
+KEEP_LIMIT = 200_000_000  # parameters up to which original and oracles stay in memory once loaded
+
+WORLDS: Registry[Callable[..., TextProblem]] = Registry("world")
+
+
+@dataclass
+class ModelSource:
+    """A model that is loaded when asked for, and kept only when it is small."""
+
+    load: Callable[[], Any]
+    name: str
+    keep: bool = True  # False: never hold it, whatever its size
+    kept: Any = field(default=None, repr=False)
+
+    def get(self) -> Any:
+        """The model, shared: don't train it."""
+        if self.kept is not None:
+            return self.kept
+        model = self.load()
+        if self.keep and sum(p.numel() for p in model.parameters()) <= KEEP_LIMIT:
+            self.kept = model
+        return model
+
+    def fresh(self) -> Any:
+        """A copy of its own for the caller to train."""
+        return copy.deepcopy(self.kept) if self.kept is not None else self.load()
+
+
+@dataclass
+class TextProblem:
+    """A forget request on a language model.
+
+    Attributes:
+        splits: name → records. A method is given `forget` and `retain` only; `neighbours`, `general`,
+            `forget_derived` and `forget_translated` are trained in the original and measure side effects;
+            `holdout` is never trained.
+        original: source of the model to unlearn from.
+        oracles: sources of models retrained without the forgotten records (different seeds); may be empty.
+        values: kind of answer → all values it takes in this world.
+        normalised: splits whose probability is p/(p + Σ wrong), TOFU's convention for real-world questions.
+    """
+
+    name: str
+    request: str
+    seed: int
+    splits: dict[str, list[QA]]
+    tokenizer: Any
+    original: ModelSource
+    oracles: list[ModelSource]
+    values: dict[str, list[str]] = field(default_factory=dict)
+    normalised: frozenset[str] = frozenset({"general", "real_authors", "world_facts"})
+    device: torch.device = field(default_factory=device_of)
+    modality: str = "text"
+    measured: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        check_splits(self.splits)
+
+    @property
+    def model(self) -> Any:
+        """The original model. Shared: `unlearn` works on a copy."""
+        return self.original.get()
+
+    @property
+    def template(self) -> Template:
+        return template_of(self.tokenizer)
+
+    def oracle(self, index: int = 0) -> Any:
+        """One of the retrained models; raises when there is none."""
+        if index >= len(self.oracles):
+            raise UnlearnkitError(
+                f"oracle {index} was asked for, this problem has {len(self.oracles)}; "
+                "give retrained models with load_problem(..., oracles=[...])."
+            )
+        return self.oracles[index].get()
+
+    def pairs(self, name: str) -> list[tuple[str, str]]:
+        """Every trained phrasing of a split with its answer: what a method is given."""
+        return [(q, qa.answer) for qa in self.splits[name] for q in qa.phrasings]
+
+    def direct(self, name: str) -> list[QA]:
+        """The split's direct questions in the request's own language: what the headline metrics ask."""
+        return [qa for qa in self.splits.get(name, []) if qa.relation == "direct" and qa.language == "en"]
+
+    @property
+    def digest(self) -> str:
+        """Identifies request, records and models (by source name)."""
+        parts = [self.name, self.request, str(self.seed), self.original.name, *(o.name for o in self.oracles)]
+        parts += [f"{name}:{qa.id}:{qa.question}:{qa.answer}" for name, items in self.splits.items() for qa in items]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} {len(items)}" for name, items in self.splits.items() if items)
+        return f"TextProblem({self.name}/{self.request}, seed {self.seed}; {sizes}; {len(self.oracles)} oracles)"
+
+
+def check_splits(splits: dict[str, list[QA]]) -> None:
+    """Raises UnlearnkitError when forget or retain is empty, or when two trained splits share a question."""
+    for name in ("forget", "retain"):
+        if not splits.get(name):
+            raise UnlearnkitError(f"the {name} set is empty; name at least one record to {name}.")
+    forget = {(qa.question, qa.answer) for qa in splits["forget"]}
+    shared = [qa for qa in splits["retain"] if (qa.question, qa.answer) in forget]
+    if shared:
+        raise UnlearnkitError(
+            f"forget and retain overlap in {len(shared)} records, the first is '{shared[0].question}'; "
+            "take them out of one of the two."
+        )
+
+
+def load_problem(
+    world: str | Path | TextWorld = "authors",
+    forget: str | Sequence[str] | None = None,
+    seed: int = 0,
+    *,
+    model: str | Path | None = None,
+    oracles: int | Sequence[str | Path] | None = None,
+    revision: str | None = None,
+    device: str | None = None,
+    **options: Any,
+) -> TextProblem:
+    """A problem by the name of its world ("authors", "tofu") or the path of a JSONL file of your own.
+
+    Args:
+        forget: the request: a split such as "forget05", an entity's name, a list of them, or "kind:award".
+        seed: of the world (built-in ones) and of every model trained for it.
+        model: hub id or folder of the original; by default a tiny one is trained on the world, once.
+        oracles: how many retrained models of different seeds to train (tiny worlds, default 2), or the
+            hub ids / folders of the ones you have.
+        revision: hub revision of `model`.
+        options: of the world: `n_authors`, `facts` (authors); `data` (tofu: a folder or dataset id);
+            `steps` and other `TextRecipe` fields for the tiny model trained on it.
+
+    Raises:
+        UnlearnkitError: unknown world, split or option, broken or empty data, models that can't be loaded.
+    """
+    if isinstance(world, TextWorld):
+        return _problem(world, forget, seed, model, oracles, revision, device, options)
+    if isinstance(world, Path) or str(world).endswith((".jsonl", ".json")) or "/" in str(world):
+        name = Path(world)
+        holdout = options.pop("holdout_fraction", 0.05)
+        return _problem(
+            world_from_jsonl(name, holdout, seed), forget, seed, model, oracles, revision, device, options
+        )
+    loader = WORLDS[str(world)]
+    return loader(forget, seed, model=model, oracles=oracles, revision=revision, device=device, **options)
+
+
+@WORLDS.register("authors")
+def _authors(
+    forget: Any, seed: int, *, model: Any, oracles: Any, revision: Any, device: Any, **options: Any
+) -> TextProblem:
+    sizes = {key: options.pop(key) for key in ("n_authors", "facts", "holdout") if key in options}
+    return _problem(authors(seed=seed, **sizes), forget, seed, model, oracles, revision, device, options)
+
+
+@WORLDS.register("tofu")
+def _tofu(
+    forget: Any, seed: int, *, model: Any, oracles: Any, revision: Any, device: Any, **options: Any
+) -> TextProblem:
+    request = str(forget or "forget10")
+    splits = load_tofu(request, options.pop("data", "locuslab/TOFU"))
+    retain = f"retain{100 - int(request[-2:]):02d}"
+    family = "open-unlearning/tofu_Llama-3.2-1B-Instruct"
+    if model is None:
+        model = f"{family}_full"
+        oracles = [f"{family}_{retain}"] if oracles is None else oracles
+    if isinstance(oracles, int):
+        raise UnlearnkitError("TOFU oracles are given by name, not trained here: oracles=['org/model-retain90'].")
+    _no_more(options)
+    return _from_models("tofu", request, seed, splits, {}, model, oracles or [], revision, device)
+
+
+def _problem(
+    world: TextWorld,
+    forget: Any,
+    seed: int,
+    model: Any,
+    oracles: Any,
+    revision: Any,
+    device: Any,
+    recipe: dict[str, Any],
+) -> TextProblem:
+    forget = DEFAULT_FORGET if forget is None else forget
+    request = forget if isinstance(forget, str) else "+".join(forget)
+    splits = split(world, forget)
+    values: dict[str, list[str]] = {}
+    for qa in world.items:
+        if qa.kind and qa.value:
+            known = values.setdefault(qa.kind, [])
+            known += [qa.value] if qa.value not in known else []
+    if model is not None:
+        if isinstance(oracles, int):
+            raise UnlearnkitError("with a model of your own, give oracles by name: oracles=['FOLDER'] or [] for none.")
+        _no_more(recipe)
+        return _from_models(world.name, request, seed, splits, values, model, oracles or [], revision, device)
+    if isinstance(oracles, (list, tuple)):
+        raise UnlearnkitError("oracles were named but no model; give both, or the number of oracles to train.")
+    unknown = set(recipe) - {"steps", "batch_size", "lr", "width", "layers", "heads", "inner", "vocabulary", "context"}
+    _no_more({key: recipe[key] for key in unknown})
+    count = 2 if oracles is None else int(oracles)
+    recipes = text_recipes(world, splits, request, seed, count, **recipe)
+    folders = [text_checkpoint(r, world, items) for r, items in recipes]
+    place = device_of(device)
+    sources = [ModelSource(lambda f=f: load_model(f, device=place), f.name) for f in folders]  # type: ignore[misc]
+    tokenizer = load_tokenizer(folders[0])
+    return TextProblem(
+        world.name, request, seed, splits, tokenizer, sources[0], sources[1:], values, device=place
+    )
+
+
+def _from_models(
+    name: str,
+    request: str,
+    seed: int,
+    splits: dict[str, list[QA]],
+    values: dict[str, list[str]],
+    model: Any,
+    oracles: Sequence[Any],
+    revision: str | None,
+    device: str | None,
+) -> TextProblem:
+    place = device_of(device)
+    tokenizer = load_tokenizer(model, revision)
+
+    def source(which: Any, at: str | None) -> ModelSource:
+        def load() -> Any:
+            loaded = load_model(which, at, place)
+            check_pair(loaded, tokenizer, str(which))
+            return loaded
+
+        return ModelSource(load, f"{which}@{at}" if at else str(which))
+
+    problem = TextProblem(
+        name,
+        request,
+        seed,
+        splits,
+        tokenizer,
+        source(model, revision),
+        [source(o, None) for o in oracles],
+        values,
+        device=place,
+    )
+    longest = context_length(problem.model)
+    for split_name in splits:
+        encode(tokenizer, problem.template, problem.pairs(split_name), longest)
+    return problem
+
+
+def _no_more(options: dict[str, Any]) -> None:
+    if options:
+        raise UnlearnkitError(
+            f"option '{next(iter(options))}' is not one of this world's; allowed are n_authors, facts and holdout "
+            "(authors), data (tofu), holdout_fraction (JSONL), and the fields of TextRecipe when a model is trained."
+        )
