@@ -1,0 +1,6 @@
+"""Methods of unlearning: one file each, filed in ``METHODS["text"]`` and ``METHODS["image"]`` by name."""
+
+import unlearnkit.methods.text  # noqa: F401  (fills the registry)
+from unlearnkit.methods.base import METHODS, Card, Method, Objectives, StepBatch, register_method
+
+__all__ = ["METHODS", "Card", "Method", "Objectives", "StepBatch", "register_method"]

@@ -1,0 +1,333 @@
+"""The verb `unlearn`: one loop for every gradient method, batch → objectives → step → trace."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from unlearnkit.errors import UnlearnkitError, unknown
+from unlearnkit.memory import peak_memory, reset_peak_memory
+from unlearnkit.methods import METHODS, Method, Objectives, StepBatch
+from unlearnkit.stopping import StopRule, stop_rules
+from unlearnkit.text import Batch, Encoded, collate, context_length, encode, pad_id, shuffled_batches
+
+
+class Loop(BaseModel):
+    """Settings of the loop; a method's own settings are its fields. Unknown or ill-typed ones are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    steps: int = Field(80, ge=0)  # optimiser steps
+    epochs: float | None = Field(None, gt=0)  # passes over the forget set; overrides steps
+    lr: float = Field(3e-4, ge=0)  # peak learning rate, AdamW
+    batch_size: int = Field(16, ge=1)  # forget sequences a step, and as many of retain
+    accumulation: int = Field(1, ge=1)  # micro-batches a step; batch_size is that of one
+    warmup: float = Field(0.0, ge=0, le=1)  # share of the steps with a rising learning rate
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up
+    weight_decay: float = Field(0.0, ge=0)
+    clip: float = Field(1.0, ge=0)  # largest gradient norm; 0 = no clipping
+    lora: int = Field(0, ge=0)  # rank of a LoRA adapter; 0 = train the weights themselves
+    trace_every: int = Field(10, ge=0)  # steps between measurements of both gradients; 0 = never
+    precision: Literal["auto", "no", "bf16"] = "auto"  # auto: bf16 on a GPU
+
+
+@dataclass
+class Unlearned:
+    """What `unlearn` returns.
+
+    Attributes:
+        model: the unlearned model, in eval mode on its device (a PeftModel when LoRA was asked for).
+        trace: a row a step: losses, gradient norms, cosine(g_f, g_r) and, at traced steps, both norms.
+        cost: seconds, prepare_seconds, steps, tokens, peak_memory_mb, parameters_touched.
+        stopped: why the loop ended before its last step; empty when it didn't.
+    """
+
+    model: Any
+    method: str
+    settings: dict[str, Any]
+    seed: int
+    trace: pd.DataFrame
+    cost: dict[str, float]
+    stopped: str = ""
+
+    def save(self, folder: str | Path, tokenizer: Any) -> Path:
+        """Model (or adapter) and tokenizer in safetensors, with the settings beside them."""
+        folder = Path(folder)
+        self.model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        about = {"method": self.method, "seed": self.seed, "settings": self.settings, "cost": self.cost}
+        (folder / "unlearnkit.json").write_text(json.dumps(about, indent=1))
+        self.trace.to_csv(folder / "trace.csv", index=False)
+        return folder
+
+
+class DivergedError(UnlearnkitError):
+    """A loss or gradient was not finite; `trace` holds everything up to that step."""
+
+    def __init__(self, message: str, trace: pd.DataFrame) -> None:
+        super().__init__(message)
+        self.trace = trace
+
+
+@dataclass
+class TrainingData:
+    """The encoded views a method trains on; all but "retain" run in step with "forget"."""
+
+    encoded: dict[str, list[Encoded]]
+    pad: int
+    device: torch.device
+    batch_size: int
+    order: random.Random
+    queues: dict[str, list[list[int]]] = field(default_factory=dict)
+
+    def draw(self) -> dict[str, Batch]:
+        """The next batch of every view; each split runs through shuffled epochs of its own."""
+        rows = {split: self._next(split) for split in ("forget", "retain")}
+        return {
+            view: collate(encoded, rows["retain" if view == "retain" else "forget"], self.pad).to(self.device)
+            for view, encoded in self.encoded.items()
+        }
+
+    def _next(self, split: str) -> list[int]:
+        if not self.queues.get(split):
+            self.queues[split] = shuffled_batches(self.encoded[split], self.batch_size, self.order)
+        return self.queues[split].pop()
+
+
+def unlearn(
+    problem: Any,
+    method: str | Method = "npo",
+    *,
+    seed: int = 0,
+    stop: Sequence[str | StopRule] = (),
+    progress: bool = True,
+    on_step: Callable[[int, Any], None] | None = None,
+    **settings: Any,
+) -> Unlearned:
+    """Make a model forget `problem`'s request with a registered method; the original is left as it is.
+
+    Args:
+        stop: "utility_guard", "oracle_level" or `StopRule`s of your own, asked every few steps.
+        on_step: called with (step, model) after every step, for trajectories.
+        settings: fields of the method and of `Loop`; the rest are the method's defaults for the built-in world.
+
+    Raises:
+        UnlearnkitError: unknown method or setting, or one of a wrong type.
+        DivergedError: a loss that is not finite; says at which step and keeps the trace.
+    """
+    chosen, loop = configure_method(problem.modality, method, settings)
+    name = method if isinstance(method, str) else next(
+        (n for n, c in METHODS[problem.modality].items() if c is type(method)), type(method).__name__
+    )
+    used = {**chosen.model_dump(), **loop.model_dump()}
+    if hasattr(chosen, "apply"):
+        begin = time.perf_counter()
+        model = chosen.apply(problem, seed)
+        cost = {"seconds": time.perf_counter() - begin, "steps": 0, "tokens": 0}
+        return Unlearned(model.eval(), name, chosen.model_dump(), seed, pd.DataFrame(), cost)
+
+    rules = stop_rules(stop, problem)
+    model = problem.original.fresh()
+    dtype = next(model.parameters()).dtype
+    data = _encode(problem, chosen, model, loop, seed)
+    steps = loop.steps
+    if loop.epochs is not None:
+        steps = math.ceil(loop.epochs * len(data.encoded["forget"]) / (loop.batch_size * loop.accumulation))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model, parameters = _choose_parameters(model, chosen, loop)
+        reset_peak_memory(problem.device)
+        begin = time.perf_counter()
+        model.eval()
+        reference = chosen.prepare(model, data)
+        prepared = time.perf_counter()
+        start = {n: p.detach().clone() for n, p in parameters.items()} if chosen.needs_start else {}
+
+        accelerator = _accelerator(problem.device, loop)
+        optimizer = torch.optim.AdamW(
+            list(parameters.values()), lr=loop.lr, weight_decay=loop.weight_decay, fused=problem.device.type != "mps"
+        )
+        trained, optimizer = accelerator.prepare(model, optimizer)
+        trained.train()
+        rows: list[dict[str, Any]] = []
+        tokens, stopped = 0, ""
+        bar = tqdm(range(steps), desc=name, unit="step", leave=False, disable=not progress)
+        for step in bar:
+            for group in optimizer.param_groups:
+                group["lr"] = loop.lr * _schedule(loop, step, steps)
+            traced = bool(loop.trace_every) and (step % loop.trace_every == 0 or step == steps - 1)
+            row: dict[str, Any] = {"step": step, "lr": optimizer.param_groups[0]["lr"]}
+            optimizer.zero_grad(set_to_none=True)
+            for _ in range(loop.accumulation):
+                batch = StepBatch(data.draw(), reference, step)
+                losses = chosen.objectives(trained, batch)
+                _check_finite(losses, name, step, loop, rows)
+                _backward(accelerator, losses, chosen, list(parameters.values()), loop.accumulation, traced, row)
+                tokens += sum(b.tokens for b in batch.views.values())
+            norm = accelerator.clip_grad_norm_(parameters.values(), loop.clip or math.inf)
+            row["grad_norm"] = float(norm)  # of the combined gradient, before clipping
+            if not math.isfinite(row["grad_norm"]):
+                raise _diverged(name, "gradient", step, loop, rows)
+            optimizer.step()
+            row["seconds"] = time.perf_counter() - prepared
+            rows.append(row)
+            bar.set_postfix({k.removesuffix("_loss"): f"{row[k]:.3f}" for k in row if k.endswith("_loss")})
+            if on_step:
+                on_step(step, model)
+            stopped = next((reason for r in rules if (reason := r.ask(step, model))), "")
+            if stopped:
+                break
+        bar.close()
+        chosen.finish(model, start)
+
+    seconds = time.perf_counter() - prepared
+    model = accelerator.unwrap_model(trained).eval().to(dtype)
+    for parameter in model.parameters():
+        parameter.requires_grad_(not loop.lora)
+    model.zero_grad(set_to_none=True)
+    cost = {
+        "seconds": seconds,
+        "prepare_seconds": prepared - begin,
+        "steps": len(rows),
+        "tokens": tokens,
+        "peak_memory_mb": peak_memory(problem.device),
+        "parameters_touched": sum(p.numel() for p in parameters.values()),
+    }
+    return Unlearned(model, name, used, seed, pd.DataFrame(rows), cost, stopped)
+
+
+def configure_method(
+    modality: str, method: str | Method, settings: dict[str, Any]
+) -> tuple[Method, Loop]:
+    """A method and its loop from one flat dictionary of settings.
+
+    Raises:
+        UnlearnkitError: a setting that neither has, or of the wrong type.
+    """
+    cls = METHODS[modality][method] if isinstance(method, str) else type(method)
+    own = {key: value for key, value in settings.items() if key in cls.model_fields}
+    rest = {key: value for key, value in settings.items() if key not in own}
+    for key in rest:
+        if key not in Loop.model_fields:
+            raise unknown(f"setting of {cls.__name__}", key, [*cls.model_fields, *Loop.model_fields])
+    try:
+        chosen = cls(**own) if isinstance(method, str) else method.model_copy(update=own)
+        return chosen, Loop(**{**cls.loop, **rest})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UnlearnkitError(
+            f"setting '{'.'.join(map(str, first['loc']))}' of {cls.__name__} can't be {first['input']!r}: {first['msg']}."
+        ) from error
+
+
+def _encode(problem: Any, method: Method, model: nn.Module, loop: Loop, seed: int) -> TrainingData:
+    views = {"forget": problem.pairs("forget"), "retain": problem.pairs("retain"), **method.views(problem, seed)}
+    longest = context_length(model)
+    encoded = {view: encode(problem.tokenizer, problem.template, pairs, longest) for view, pairs in views.items()}
+    pad = pad_id(problem.tokenizer)
+    return TrainingData(encoded, pad, problem.device, loop.batch_size, random.Random(seed))
+
+
+def _choose_parameters(model: nn.Module, method: Method, loop: Loop) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Freeze what is not trained; with LoRA, everything but the adapter."""
+    names = method.trainable(model)
+    if loop.lora:
+        from peft import LoraConfig, get_peft_model
+
+        targets = [n.removesuffix(".weight") for n in names] if names else "all-linear"
+        model = get_peft_model(
+            model,  # type: ignore[arg-type]
+            LoraConfig(r=loop.lora, lora_alpha=2 * loop.lora, target_modules=targets),
+        )
+        return model, {n: p for n, p in model.named_parameters() if p.requires_grad}
+    model.float()  # steps of 1e-5 vanish in bfloat16 weights; the arithmetic itself runs in `precision`
+    for n, p in model.named_parameters():
+        p.requires_grad_(names is None or n in names)
+    return model, {n: p for n, p in model.named_parameters() if p.requires_grad}
+
+
+def _accelerator(device: torch.device, loop: Loop) -> Accelerator:
+    AcceleratorState._reset_state()  # one problem may ask for the CPU after another asked for the GPU
+    precision = loop.precision
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" else "no"
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
+
+
+def _schedule(loop: Loop, step: int, steps: int) -> float:
+    """Share of the peak learning rate at a step."""
+    ramp = loop.warmup * steps
+    if step < ramp:
+        return (step + 1) / (ramp + 1)
+    done = (step - ramp) / max(1.0, steps - ramp)
+    return {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[loop.schedule]
+
+
+def _backward(
+    accelerator: Accelerator,
+    losses: Objectives,
+    method: Method,
+    parameters: list[Tensor],
+    share: int,
+    traced: bool,
+    row: dict[str, Any],
+) -> None:
+    """Add the gradient of γF + αR to `.grad`; at traced steps both gradients apart, with norms and cosine."""
+    parts = [
+        (kind, weight, loss)
+        for kind, weight, loss in (("forget", method.gamma, losses.forget), ("retain", method.alpha, losses.retain))
+        if loss is not None
+    ]
+    if not parts:
+        raise UnlearnkitError(f"{type(method).__name__}.objectives returned neither a forget nor a retain loss.")
+    for kind, _, loss in parts:
+        row[f"{kind}_loss"] = row.get(f"{kind}_loss", 0.0) + float(loss.detach()) / share
+    if not traced or accelerator.num_processes > 1:
+        total = torch.stack([weight * loss for _, weight, loss in parts]).sum() / share
+        accelerator.backward(total)
+        return
+    gradients: dict[str, list[Tensor]] = {}
+    for k, (kind, weight, loss) in enumerate(parts):
+        found = torch.autograd.grad(loss / share, parameters, retain_graph=k < len(parts) - 1, allow_unused=True)
+        gradients[kind] = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
+        row[f"{kind}_grad_norm"] = math.sqrt(_dot(gradients[kind], gradients[kind]))
+        for parameter, gradient in zip(parameters, gradients[kind], strict=True):
+            scaled = weight * gradient.detach()
+            parameter.grad = scaled if parameter.grad is None else parameter.grad + scaled
+    if len(parts) == 2:
+        size = row["forget_grad_norm"] * row["retain_grad_norm"]
+        row["cosine"] = _dot(gradients["forget"], gradients["retain"]) / size if size else math.nan
+
+
+def _dot(a: list[Tensor], b: list[Tensor]) -> float:
+    return float(torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum())
+
+
+def _check_finite(losses: Objectives, name: str, step: int, loop: Loop, rows: list[dict[str, Any]]) -> None:
+    for kind in ("forget", "retain"):
+        loss = getattr(losses, kind)
+        if loss is not None and not torch.isfinite(loss.detach()):
+            raise _diverged(name, f"{kind} loss", step, loop, rows)
+
+
+def _diverged(name: str, what: str, step: int, loop: Loop, rows: list[dict[str, Any]]) -> DivergedError:
+    return DivergedError(
+        f"{name} diverged: the {what} was not finite at step {step}; lower lr (now {loop.lr:g}) or the steps. "
+        "The trace up to there is in the error's .trace.",
+        pd.DataFrame(rows),
+    )
