@@ -1,0 +1,183 @@
+"""One teacher-forced pass and one generation pass over a problem: everything the metrics are computed from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from unlearnkit.metrics import text as metric
+from unlearnkit.text import answer_tokens, by_length, collate, context_length, encode, generate, pad_id
+from unlearnkit.worlds.records import QA
+
+SPLITS = ("forget", "retain", "neighbours", "general", "real_authors", "world_facts", "holdout")
+CONFIDENT = 0.5  # typical token probability from which an answer counts as confident
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Per-item numbers of one model.
+
+    `items` has one row per question (index: split, id) with columns: nll (summed), mean_nll, tokens, exact
+    (exact memorization), extraction, min_k, min_k_plus, zlib, paraphrase_nll, perturbed_nll_mean,
+    perturbed_p_sum, option_nll_min, grad_norm, answer (generated), rouge, correct, paraphrase_correct,
+    repetition, own_nll and original_nll (mean NLL of the generated answer under the model and the original),
+    wrong_value, refused. NaN where a record lacks what a column needs.
+    """
+
+    items: pd.DataFrame
+
+    def split(self, name: str) -> pd.DataFrame:
+        return self.items.loc[name] if name in self.items.index.get_level_values(0) else self.items.iloc[:0]
+
+
+@torch.inference_mode()
+def score_sequences(
+    problem: Any, model: Any, pairs: Sequence[tuple[str, str]], batch_size: int = 128
+) -> pd.DataFrame:
+    """Teacher-forced numbers of (question, answer) pairs, in their order, from one forward pass each.
+
+    Columns: nll, mean_nll, tokens, exact, extraction, min_k, min_k_plus.
+    """
+    encoded = encode(problem.tokenizer, problem.template, pairs, context_length(model))
+    rows: list[dict[str, float]] = [{} for _ in pairs]
+    for batch_rows in by_length(encoded, batch_size):
+        batch = collate(encoded, batch_rows, pad_id(problem.tokenizer)).to(problem.device)
+        (tokens,) = answer_tokens(model, batch)
+        logp = tokens.logits.float().log_softmax(-1)  # (answer tokens, vocabulary)
+        label = -tokens.token_nll
+        p = logp.exp()
+        mean = (p * logp).sum(-1)
+        spread = ((p * logp.square()).sum(-1) - mean.square()).clamp_min(1e-12).sqrt()
+        z = (label - mean) / spread
+        right = tokens.logits.argmax(-1) == tokens.labels
+        sizes = tokens.lengths.long().tolist()
+        parts = (t.float().cpu().split(sizes) for t in (label, z, right))
+        for row, one, standard, match in zip(batch_rows, *parts, strict=True):
+            lp, hits = one.numpy().astype(float), match.numpy() > 0
+            rows[row] = {
+                "nll": -lp.sum(),
+                "mean_nll": -lp.mean(),
+                "tokens": len(lp),
+                "exact": hits.mean(),
+                "extraction": metric.extraction_strength(hits.tolist()),
+                "min_k": metric.min_k(lp),
+                "min_k_plus": metric.min_k(standard.numpy().astype(float)),
+            }
+    return pd.DataFrame(rows)
+
+
+def gradient_norms(problem: Any, model: Any, pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """Norm of the gradient of each pair's token-mean NLL with respect to all weights (one backward pass a pair)."""
+    encoded = encode(problem.tokenizer, problem.template, pairs, context_length(model))
+    weights = list(model.parameters())
+    flags = [w.requires_grad for w in weights]
+    for w in weights:
+        w.requires_grad_(True)
+    norms = []
+    for row in range(len(encoded)):
+        (tokens,) = answer_tokens(model, collate(encoded, [row], pad_id(problem.tokenizer)).to(problem.device))
+        gradients = torch.autograd.grad(tokens.loss, weights, allow_unused=True)
+        norms.append(float(torch.nn.utils.get_total_norm([g for g in gradients if g is not None])))
+    for w, flag in zip(weights, flags, strict=True):
+        w.requires_grad_(flag)
+    return norms
+
+
+def measured_items(problem: Any, limit: int) -> list[tuple[str, QA]]:
+    """The questions that are asked: at most `limit` a split, evenly spread over it."""
+    chosen = []
+    for split in SPLITS:
+        items = problem.direct(split)
+        with_wrong = [qa for qa in items if qa.perturbed_answers]  # TOFU: 400 of the retain questions
+        items = with_wrong if len(with_wrong) >= min(limit, len(items)) else items
+        spread = np.linspace(0, len(items) - 1, min(limit, len(items))).round().astype(int)
+        chosen += [(split, items[i]) for i in spread]
+    return chosen
+
+
+def measure(problem: Any, model: Any, limit: int = 100, max_new_tokens: int = 32) -> Measured:
+    """Ask a model everything the metrics need.
+
+    Args:
+        limit: questions a split; all of the forget set is asked when it has no more.
+        max_new_tokens: of a generated answer.
+    """
+    was_training = model.training
+    model.eval()
+    chosen = measured_items(problem, limit)
+    pairs, owner = [], []
+    for i, (_, qa) in enumerate(chosen):
+        texts = [("answer", qa.answer), ("paraphrase", qa.paraphrased_answer)]
+        texts += [("perturbed", t) for t in qa.perturbed_answers] + [("option", t) for t in qa.options]
+        pairs += [(qa.question, t) for _, t in texts if t]
+        owner += [(i, kind) for kind, t in texts if t]
+    scored = score_sequences(problem, model, pairs)
+    scored[["item", "role"]] = owner
+    by_role = {role: part.set_index("item") for role, part in scored.groupby("role")}
+
+    table = by_role["answer"].drop(columns="role").sort_index()
+    table["zlib"] = [metric.zlib_score(n, chosen[i][1].answer) for i, n in table["nll"].items()]
+    empty = pd.DataFrame({"mean_nll": []}, dtype=float)
+    table["paraphrase_nll"] = by_role.get("paraphrase", empty)["mean_nll"]
+    wrong = by_role.get("perturbed", empty)["mean_nll"]
+    table["perturbed_nll_mean"] = wrong.groupby(level=0).mean()
+    table["perturbed_p_sum"] = np.exp(-wrong).groupby(level=0).sum()
+    table["option_nll_min"] = by_role.get("option", empty)["mean_nll"].groupby(level=0).min()
+    for column in ("paraphrase_nll", "perturbed_nll_mean", "perturbed_p_sum", "option_nll_min"):
+        table[column] = table[column].astype(float)
+
+    member = [i for i, (split, _) in enumerate(chosen) if split in ("forget", "holdout")]
+    norms = gradient_norms(problem, model, [(chosen[i][1].question, chosen[i][1].answer) for i in member])
+    table["grad_norm"] = pd.Series(norms, index=member, dtype=float)
+
+    _generated(problem, model, chosen, table, max_new_tokens)
+    table.index = pd.MultiIndex.from_tuples([(s, qa.id) for s, qa in chosen], names=["split", "id"])
+    model.train(was_training)
+    return Measured(table)
+
+
+def _generated(
+    problem: Any, model: Any, chosen: list[tuple[str, QA]], table: pd.DataFrame, max_new_tokens: int
+) -> None:
+    """Add the columns that need generated answers: to the question and to one held-out phrasing."""
+    held_out = [i for i, (_, qa) in enumerate(chosen) if qa.paraphrased_questions]
+    questions = [qa.question for _, qa in chosen] + [chosen[i][1].paraphrased_questions[0] for i in held_out]
+    answers = generate(
+        model, problem.tokenizer, problem.template, questions, max_new_tokens, batch_size=256
+    )
+    own = answers[: len(chosen)]
+    table["answer"] = own
+    table["rouge"] = [metric.rouge_l_recall(qa.answer, a) for (_, qa), a in zip(chosen, own, strict=True)]
+    table["repetition"] = [metric.repetition(a) for a in own]
+    table["correct"] = [_contains(a, qa) for (_, qa), a in zip(chosen, own, strict=True)]
+    again = [_contains(a, chosen[i][1]) for i, a in zip(held_out, answers[len(chosen) :], strict=True)]
+    table["paraphrase_correct"] = pd.Series(again, index=held_out, dtype=float)
+    refusing = re.compile(r"\b(don't know|no information|can't say|not able to|no record|not familiar|not something I know|can't tell|nothing I can say|outside of what I know|rather not answer|je ne sais pas)\b", re.I)
+    table["refused"] = [float(bool(refusing.search(a))) for a in own]
+    table["wrong_value"] = [
+        float(any(v != qa.value and says(a, v) for v in problem.values.get(qa.kind, ())) and not _contains(a, qa))
+        if qa.kind and problem.values.get(qa.kind)
+        else np.nan
+        for (_, qa), a in zip(chosen, own, strict=True)
+    ]
+    forget = [i for i, (split, _) in enumerate(chosen) if split == "forget" and own[i]]
+    spoken = [(chosen[i][1].question, own[i]) for i in forget]
+    for column, judge in (("own_nll", model), ("original_nll", problem.model)):
+        nll = score_sequences(problem, judge, spoken)["mean_nll"].tolist() if spoken else []
+        table[column] = pd.Series(nll, index=forget, dtype=float)
+
+
+def says(answer: str, value: str) -> bool:
+    """Whether a value stands in an answer as whole words, whatever the case."""
+    return re.search(rf"(?<!\w){re.escape(value)}(?!\w)", answer, re.IGNORECASE) is not None
+
+
+def _contains(answer: str, qa: QA) -> float:
+    """1 when the answer carries the record's value; without a known value NaN (exact match would be too strict)."""
+    return float(says(answer, qa.value)) if qa.value else np.nan
