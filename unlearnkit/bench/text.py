@@ -1,0 +1,306 @@
+"""`unlearnkit bench text`: our NPO step and evaluation against the naive way, same model and data, same run."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import json
+import platform
+import random
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from tqdm.auto import tqdm
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
+
+from unlearnkit.bench.naive import naive_measure
+from unlearnkit.metrics.measure import measure, measured_items
+from unlearnkit.models.load import device_of, load_model
+from unlearnkit.problem import ModelSource, TextProblem, load_problem
+from unlearnkit.text import Template, collate, encode
+from unlearnkit.unlearning import unlearn
+from unlearnkit.worlds.records import QA
+
+# Words of TOFU's forget10 questions and answers at the 0, 10, 25, 50, 75, 90 and 100th percentile.
+QUESTION_WORDS = (5, 9, 11, 14, 18, 22, 41)
+ANSWER_WORDS = (3, 14, 21, 31, 41, 51, 84)
+SIZES = {  # name: (width, layers, vocabulary), Llama-shaped
+    "1M": (128, 4, 1000),
+    "10M": (256, 8, 8000),
+    "100M": (768, 11, 16000),
+}
+BATCH = 8  # forget sequences a step, and as many retain sequences
+
+
+def synthetic_problem(size: str, forget: int, retain: int, folder: Path, seed: int = 0) -> TextProblem:
+    """A random model of a size on random words of TOFU's lengths; the original is not kept in memory."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    width, layers, vocabulary = SIZES[size]
+    words = {f"w{i}": i for i in range(vocabulary - 3)} | {"<pad>": vocabulary - 3, "<end>": vocabulary - 2}
+    plain = Tokenizer(models.WordLevel({**words, "<unk>": vocabulary - 1}, unk_token="<unk>"))
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="<pad>", eos_token="<end>")
+    draw = random.Random(seed)
+
+    def sentence(quantiles: Sequence[int]) -> str:
+        length = int(np.interp(draw.random(), (0, 0.1, 0.25, 0.5, 0.75, 0.9, 1), quantiles))
+        return " ".join(f"w{draw.randrange(vocabulary - 3)}" for _ in range(length))
+
+    items = [QA(f"q{i}", f"e{i}", sentence(QUESTION_WORDS), sentence(ANSWER_WORDS)) for i in range(forget + retain)]
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        num_key_value_heads=width // 32,
+        intermediate_size=3 * width,
+        max_position_embeddings=256,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=words["<end>"],
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    source = ModelSource(lambda: load_model(folder, dtype=torch.float32), size, keep=False)
+    splits = {"forget": items[:forget], "retain": items[forget:]}
+    return TextProblem("synthetic", "forget", seed, splits, tokenizer, source, [])
+
+
+def live_bytes(*modules: torch.nn.Module) -> int:
+    """Bytes of all tensors alive (every storage once): weights, gradients, optimizer state, references, caches."""
+    gc.collect()
+    found = [o for o in gc.get_objects() if isinstance(o, torch.Tensor)]
+    found += [p.grad for o in found if isinstance(o, torch.nn.Parameter) and (p := o).grad is not None]
+    found += [p.grad for m in modules for p in m.parameters() if p.grad is not None]
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in found}.values())
+
+
+class NaiveNPO(Trainer):
+    """NPO as it is often written: a live reference model, full logits, forget and retain one after the other."""
+
+    reference: torch.nn.Module
+    beta = 0.1
+
+    @staticmethod
+    def sequence_nll(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        logits = model(input_ids=inputs["ids"], attention_mask=inputs["mask"]).logits[:, :-1]
+        labels = inputs["labels"][:, 1:]
+        return F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none").sum(-1)
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+        forget, retain = inputs["forget"], inputs["retain"]
+        nll = self.sequence_nll(model, forget)
+        with torch.no_grad():
+            before = self.sequence_nll(self.reference, forget)
+        loss = -2 / self.beta * F.logsigmoid(self.beta * (nll - before)).mean()
+        tokens = (retain["labels"][:, 1:] != -100).sum()
+        return loss + self.sequence_nll(model, retain).sum() / tokens
+
+
+def naive_npo(problem: TextProblem, steps: int) -> tuple[float, int]:
+    """(seconds a step, live bytes after a step) of the naive way; a warm-up of two steps is not counted."""
+    model = problem.original.fresh()
+    encoded = {s: encode(problem.tokenizer, Template(), problem.pairs(s), 256) for s in ("forget", "retain")}
+    device = problem.device
+
+    class Pairs(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return len(encoded["forget"])
+
+        def __getitem__(self, i: int) -> tuple[int, int]:
+            return i, (i * 7) % len(encoded["retain"])
+
+    def join(rows: list[tuple[int, int]]) -> dict[str, Any]:
+        out = {}
+        for split, ids in zip(("forget", "retain"), zip(*rows, strict=True), strict=True):
+            batch = collate(encoded[split], ids, problem.tokenizer.pad_token_id)
+            mask = (batch.ids != problem.tokenizer.pad_token_id).long()
+            out[split] = {"ids": batch.ids.to(device), "labels": batch.labels.to(device), "mask": mask.to(device)}
+        return out
+
+    times: list[float] = []
+    memory: list[int] = []
+
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            _wait(device)
+            times.append(time.perf_counter())
+
+        def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+            if len(times) == 1:  # gradients and optimizer state are both there
+                memory.append(live_bytes(model))
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = NaiveNPO(
+            model=model,
+            args=TrainingArguments(
+                output_dir=folder,
+                per_device_train_batch_size=BATCH,
+                max_steps=steps + 2,
+                learning_rate=1e-5,
+                report_to=[],
+                save_strategy="no",
+                logging_strategy="no",
+                disable_tqdm=True,
+                remove_unused_columns=False,
+                use_cpu=device.type == "cpu",
+                bf16=device.type == "cuda",
+                dataloader_pin_memory=False,
+            ),
+            train_dataset=Pairs(),
+            data_collator=join,
+            callbacks=[Watch()],
+        )
+        trainer.reference = copy.deepcopy(model).eval()
+        trainer.train()
+    return (times[-1] - times[1]) / (len(times) - 2), memory[0]
+
+
+def our_npo(problem: TextProblem, steps: int, lora: int = 0) -> tuple[float, int, float, int]:
+    """(seconds a step, live bytes, seconds of preparation, tokens a step) of `unlearn` with default tracing."""
+    times: list[float] = []
+    memory: list[int] = []
+
+    def watch(step: int, model: Any) -> None:
+        _wait(problem.device)
+        if step == 1:
+            memory.append(live_bytes(model))
+        times.append(time.perf_counter())
+
+    done = unlearn(
+        problem, "npo", steps=steps + 2, batch_size=BATCH, lr=1e-5, lora=lora, on_step=watch, progress=False
+    )
+    return (
+        (times[-1] - times[1]) / (len(times) - 2),
+        memory[0],
+        done.cost["prepare_seconds"],
+        round(done.cost["tokens"] / done.cost["steps"]),
+    )
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def bench_steps(sizes: Sequence[str], steps: int, forget: int = 160, retain: int = 640) -> pd.DataFrame:
+    """One row a model size: seconds a step, tokens/s and training state of both ways and of LoRA."""
+    rows = []
+    for size in tqdm(sizes, desc="NPO step", unit="size"):
+        with tempfile.TemporaryDirectory() as folder:
+            problem = synthetic_problem(size, forget, retain, Path(folder))
+            count = max(3, steps // (4 if size == "10M" else 16 if size == "100M" else 1))
+            alone = live_bytes()
+            ours, ours_bytes, prepare, tokens = our_npo(problem, count)
+            naive, naive_bytes = naive_npo(problem, count)
+            lora, lora_bytes, *_ = our_npo(problem, count, lora=8)
+            rows.append(
+                {
+                    "model": size,
+                    "steps": count,
+                    "naive s/step": naive,
+                    "ours s/step": ours,
+                    "speed-up": naive / ours,
+                    "ours prepare s": prepare,
+                    "ours tokens/s": tokens / ours,
+                    "LoRA s/step": lora,
+                    "naive state MB": (naive_bytes - alone) / 1e6,
+                    "state ratio": (ours_bytes - alone) / (naive_bytes - alone),
+                    "LoRA state ratio": (lora_bytes - alone) / (naive_bytes - alone),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def bench_forget_size(sizes: Sequence[int], steps: int) -> pd.DataFrame:
+    """Cost against the size of the forget set: the step does not depend on it, the preparation does."""
+    rows = []
+    for forget in tqdm(sizes, desc="forget-set size", unit="size"):
+        with tempfile.TemporaryDirectory() as folder:
+            step, _, prepare, tokens = our_npo(synthetic_problem("1M", forget, 4 * forget, Path(folder)), steps)
+            rows.append({"forget records": forget, "s/step": step, "tokens/s": tokens / step, "prepare s": prepare})
+    return pd.DataFrame(rows)
+
+
+def bench_evaluation() -> dict[str, float]:
+    """Seconds of one full evaluation of the built-in model, ours and naive, after checking that both agree."""
+    problem = load_problem("authors")
+    model = problem.model
+    chosen = measured_items(problem, 100)
+    timed: dict[str, float] = {}
+
+    def clock(name: str, call: Callable[[], Any]) -> Any:
+        begin = time.perf_counter()
+        result = call()
+        _wait(problem.device)
+        timed[name] = time.perf_counter() - begin
+        return result
+
+    measure(problem, model, limit=2)  # warm-up
+    ours = clock("ours s", lambda: measure(problem, model))
+    naive = clock("naive s", lambda: naive_measure(problem, model, chosen))
+    worst = max(
+        float(np.nanmax(np.abs(ours.items[c].to_numpy(float) - naive[c].to_numpy(float)))) for c in naive.columns
+    )
+    if worst > 1e-3:
+        raise AssertionError(f"the two evaluations disagree by {worst:.2g}: the comparison would be void")
+    return {**timed, "speed-up": timed["naive s"] / timed["ours s"], "largest difference": worst, "items": len(chosen)}
+
+
+def figure(steps: pd.DataFrame, forget: pd.DataFrame) -> Any:
+    """Step time against model size (both ways, LoRA) and against the size of the forget set."""
+    import matplotlib.pyplot as plt
+
+    from unlearnkit.plots import COLORS, style
+
+    style()
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
+    for column, name, color in (
+        ("naive s/step", "naive", COLORS["original"]),
+        ("ours s/step", "unlearnkit", COLORS["unlearned"]),
+        ("LoRA s/step", "unlearnkit, LoRA", COLORS["oracle"]),
+    ):
+        left.loglog([{"1M": 1e6, "10M": 1e7, "100M": 1e8}[m] for m in steps["model"]], steps[column], "o-", label=name, color=color)
+    left.set(xlabel="parameters", ylabel="seconds a step", title="NPO step, 8 + 8 sequences")
+    left.legend(frameon=False)
+    for column, name, color in (("s/step", "one step", COLORS["unlearned"]), ("prepare s", "preparation, once", "0.5")):
+        right.loglog(forget["forget records"], forget[column], "o-", label=name, color=color)
+    right.set(xlabel="forget records", ylabel="seconds", title="1M parameters, against the forget set")
+    right.legend(frameon=False)
+    return fig
+
+
+def main(json_file: Path | None = None, quick: bool = False) -> dict[str, Any]:
+    """Run the benchmark, print its tables, and write them (and a figure beside them) when a file is given."""
+    sizes = ["1M"] if quick else list(SIZES)
+    steps = bench_steps(sizes, 8 if quick else 48)
+    forget = bench_forget_size((40, 80) if quick else (40, 160, 640, 2560), 6 if quick else 24)
+    evaluation = bench_evaluation()
+    device = device_of()
+    about = {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    print(steps.round(3).to_string(index=False), forget.round(4).to_string(index=False), sep="\n\n")
+    print("\nevaluation:", {k: round(v, 4) for k, v in evaluation.items()})
+    result = {
+        "about": about,
+        "npo_step": steps.to_dict("records"),
+        "forget_size": forget.to_dict("records"),
+        "evaluation": evaluation,
+    }
+    if json_file:
+        json_file.write_text(json.dumps(result, indent=1) + "\n")
+        figure(steps, forget).savefig(json_file.with_suffix(".png"))
+    return result
