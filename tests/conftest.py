@@ -1,0 +1,80 @@
+"""Shared by all tests: tiny notebooks, the command line as a process, slow tests behind a flag."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+PARAMETERS = """from typing import Optional
+
+seed: int = 0  # seed of the run
+profile: str = "quick"  # smoke or quick
+steps: Optional[int] = None  # optimiser steps; None takes the profile's value
+rate: float = 1  # learning rate
+world: str = "authors"  # world or path
+"""
+CONFIGURE = """from unlearnkit.runs.config import configure
+config = configure(globals(), notebook="{name}")"""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="also run what takes minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="takes minutes; pass --slow"))
+
+
+@pytest.fixture
+def series(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for notebooks, with a smoke and a quick profile."""
+    folder = tmp_path / "series"
+    (folder / "profiles").mkdir(parents=True)
+    for profile, steps in (("smoke", 1), ("quick", 5)):
+        text = f"01_tiny:\n  needs: {{seconds: 1, memory_gb: 0.1}}\n  steps: {steps}\n"
+        (folder / "profiles" / f"{profile}.yml").write_text(text)
+    monkeypatch.setenv("UNLEARNKIT_NOTEBOOKS", str(folder))
+    monkeypatch.delenv("UNLEARNKIT_RUN_DIR", raising=False)
+    return folder
+
+
+@pytest.fixture
+def tiny(series: Path) -> Callable[..., Path]:
+    """Write a notebook: a parameters cell, a config cell, then the given code cells."""
+
+    def write(*code: str, name: str = "01_tiny", parameters: str = PARAMETERS) -> Path:
+        cells = [new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+        cells += [new_code_cell(source) for source in (CONFIGURE.format(name=name), *code)]
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook = new_notebook(cells=cells, metadata={"kernelspec": kernel})
+        nbformat.write(notebook, series / f"{name}.ipynb")
+        return series / f"{name}.ipynb"
+
+    return write
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `unlearnkit …` as a process of its own, in `tmp_path`."""
+
+    def call(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "unlearnkit.cli", *map(str, words)],
+            cwd=tmp_path,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return call

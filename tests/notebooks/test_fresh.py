@@ -1,0 +1,53 @@
+"""Committed notebooks: outputs made by the code at hand, small, with one parameters cell and the right kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from unlearnkit.runs.freshness import is_fresh, parameters_cell, stamp
+from unlearnkit.runs.plan import plan
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_fit_to_be_committed(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    parameters_cell(notebook, path.stem)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert path.stat().st_size <= 400_000
+    for profile in (file.stem for file in (FOLDER / "profiles").glob("*.yml")):
+        plan(path, {"profile": profile})
+    text = path.read_text("utf-8")
+    assert not [trace for trace in ("site-packages", "/tmp/", "/root/", "/home/") if trace in text]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_outputs_are_fresh(path: Path) -> None:
+    assert is_fresh(path), f"the code changed after {path.name} was executed; run `make notebooks`"
+
+
+def test_a_stamp_holds_until_code_or_profile_change(tiny: Callable[..., Path], series: Path) -> None:
+    path = tiny("print(6 * 7)")
+    assert not is_fresh(path)
+    stamp(path)
+    assert is_fresh(path)
+    made = nbformat.read(path, as_version=4)
+    assert made.cells[-1].outputs[0].text == "42\n"
+    assert made.metadata.unlearnkit.profile == "quick" and made.metadata.unlearnkit.seconds > 0
+    assert str(series) not in path.read_text()
+
+    profile = series / "profiles" / "quick.yml"
+    before = profile.read_text()
+    profile.write_text(before.replace("steps: 5", "steps: 6"))
+    assert not is_fresh(path)
+    profile.write_text(before)
+    made.cells[-1].source = "print(43)"
+    nbformat.write(made, path)
+    assert not is_fresh(path)

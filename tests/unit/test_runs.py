@@ -1,0 +1,247 @@
+"""Run folders: executed once, whole or not there, found again, resumed after failure and death."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pandas as pd
+import psutil
+import pytest
+
+from unlearnkit.errors import UnlearnkitError
+from unlearnkit.runs.config import Config
+from unlearnkit.runs.execute import run_notebook
+from unlearnkit.runs.plan import plan
+from unlearnkit.runs.record import open_run, read_runs
+
+Notebook = Callable[..., Path]
+RECORD = """from unlearnkit.runs.record import open_run
+import pandas as pd
+import matplotlib.pyplot as plt
+run = open_run(config)
+run.scores(pd.DataFrame({"method": ["npo"], "score": [config.steps + config.seed]}))
+run.trace(pd.DataFrame({"step": [0]}))
+run.trace(pd.DataFrame({"step": [1]}))
+figure, axes = plt.subplots()
+run.figure(figure, "curve", alt="a flat curve")"""
+
+
+def mark(path: Path) -> str:
+    """Code that leaves one line a time it is executed."""
+    return f"with open({str(path)!r}, 'a') as file:\n    file.write('x')"
+
+
+def visible(runs: Path) -> list[str]:
+    return sorted(path.name for path in (runs / "01_tiny").glob("*") if not path.name.startswith("."))
+
+
+def test_a_run_is_recorded_and_found_again(tiny: Notebook, tmp_path: Path) -> None:
+    path, count, runs = tiny(RECORD, mark(tmp_path / "count")), tmp_path / "count", tmp_path / "runs"
+    first = run_notebook(path, {"seed": "3"}, runs)
+    again = run_notebook(path, {"seed": 3, "rate": 1}, runs)  # the same resolved config
+    assert (first.state, first.found) == ("complete", False)
+    assert (again.folder, again.found) == (first.folder, True)
+    assert count.read_text() == "x"
+
+    (record,) = read_runs(runs)
+    assert record.scores.to_dict("records") == [{"method": "npo", "score": 8}]
+    assert pd.read_csv(record.folder / "trace.csv")["step"].tolist() == [0, 1]
+    assert [figure.name for figure in record.figures] == ["curve.png"]
+    assert record.config["values"]["steps"] == 5 and record.config["seed"] == 3
+    assert record.config["device"]["kind"] in ("cpu", "cuda", "mps")
+    assert record.status["seconds"] > 0 and record.status["peak_memory_mb"] > 20
+    shown = nbformat.read(record.folder / "executed.ipynb", as_version=4).cells[-2].outputs
+    pictures = [output for output in shown if "image/png" in output.get("data", {})]
+    assert len(pictures) == 1 and pictures[0].metadata["image/png"]["alt"] == "a flat curve"
+
+    assert not run_notebook(path, {"seed": 3}, runs, force=True).found
+    assert count.read_text() == "xx" and visible(runs) == [first.folder.name]
+
+
+def test_digest_covers_code_config_and_given_files(tiny: Notebook, tmp_path: Path) -> None:
+    data = tmp_path / "facts.jsonl"
+    data.write_text("1")
+    path = tiny("1")
+    base = plan(path, {"world": str(data)}).digest
+    assert plan(path, {"world": str(data)}).digest == base
+    assert plan(path, {"world": str(data), "seed": 1}).digest != base
+    data.write_text("2")
+    assert plan(path, {"world": str(data)}).digest != base
+    data.write_text("1")
+    assert plan(tiny("2"), {"world": str(data)}).digest != base
+
+
+def test_a_failure_keeps_its_traceback_and_is_run_again(tiny: Notebook, tmp_path: Path) -> None:
+    flag, runs = tmp_path / "flag", tmp_path / "runs"
+    path = tiny("print('before')", f"assert __import__('os').path.exists({str(flag)!r}), 'no flag'")
+    failed = run_notebook(path, {}, runs)
+    assert failed.state == "failed" and "AssertionError: no flag" in str(failed.traceback)
+    assert read_runs(runs) == []
+    (record,) = read_runs(runs, state="failed")
+    assert "no flag" in record.status["traceback"] and "\x1b" not in record.status["traceback"]
+    assert "before" in (record.folder / "executed.ipynb").read_text()
+    flag.touch()
+    again = run_notebook(path, {}, runs)
+    assert (again.state, again.found, again.folder) == ("complete", False, failed.folder)
+    assert len(read_runs(runs)) == 1 and read_runs(runs, state="failed") == []
+
+
+def test_a_dead_kernel_is_a_failure(tiny: Notebook, tmp_path: Path) -> None:
+    outcome = run_notebook(tiny("import os\nos._exit(9)"), {}, tmp_path / "runs")
+    assert outcome.state == "failed" and "DeadKernel" in str(outcome.traceback)
+
+
+def test_the_kernel_is_this_python_over_ipc(tiny: Notebook, tmp_path: Path, monkeypatch: Any) -> None:
+    other = tmp_path / "jupyter" / "kernels" / "python3"
+    other.mkdir(parents=True)
+    (other / "kernel.json").write_text(
+        json.dumps({"argv": ["false"], "display_name": "", "language": "python"})
+    )
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    code = f"""import json, os, sys
+from ipykernel.connect import get_connection_info
+info = json.loads(get_connection_info())
+seen = [sys.executable, info["transport"], info["ip"], os.getcwd(), os.environ["PYTHONHASHSEED"]]
+with open({str(tmp_path / "seen")!r}, "w") as file:
+    json.dump(seen, file)"""
+    path = tiny(code)
+    assert run_notebook(path, {}, tmp_path / "runs").state == "complete"
+    python, transport, socket, folder, hash_seed = json.loads((tmp_path / "seen").read_text())
+    assert (python, transport, hash_seed) == (sys.executable, "ipc", "0")
+    assert Path(folder) == path.parent
+    assert not Path(socket).parent.exists()  # the sockets are gone
+
+
+def test_a_kill_leaves_nothing_that_looks_complete(tiny: Notebook, tmp_path: Path) -> None:
+    flag, seen, runs = tmp_path / "flag", tmp_path / "pid", tmp_path / "runs"
+    path = tiny(
+        f"import os, time\nwith open({str(seen)!r}, 'w') as file:\n    file.write(str(os.getpid()))\n"
+        f"while not os.path.exists({str(flag)!r}):\n    time.sleep(0.1)"
+    )
+    command = [sys.executable, "-m", "unlearnkit.cli", "run", str(path), "--runs", str(runs)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait(lambda: seen.exists() and seen.read_text() != "")
+    kernel = int(seen.read_text())
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert visible(runs) == [] and read_runs(runs) == []
+    wait(lambda: not psutil.pid_exists(kernel) or psutil.Process(kernel).status() == psutil.STATUS_ZOMBIE)
+    flag.touch()
+    assert run_notebook(path, {}, runs).state == "complete"
+    assert len(read_runs(runs)) == 1
+    assert not list((runs / "01_tiny").glob(".*.tmp"))
+
+
+def wait(reached: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def test_two_processes_on_one_run_execute_it_once(tiny: Notebook, tmp_path: Path) -> None:
+    path = tiny(mark(tmp_path / "count") + "\nimport time\ntime.sleep(3)")
+    command = [sys.executable, "-m", "unlearnkit.cli", "run", str(path), "--runs", str(tmp_path / "runs")]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = sorted(process.communicate(timeout=60)[0] for process in both)
+    assert [process.returncode for process in both] == [0, 0]
+    assert (tmp_path / "count").read_text() == "x"
+    assert sum(" found " in text for text in said) == 1 and sum("waiting" in text for text in said) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"sed": "1"}, "parameter 'sed' is unknown"),
+        ({"seed": "abc"}, "'seed' of 01_tiny is 'abc'"),
+        ({"steps": "1.5"}, "'steps' of 01_tiny is 1.5"),
+        ({"profile": "fast"}, "profile 'fast' is unknown; known: quick, smoke"),
+    ],
+)
+def test_bad_parameters_stop_before_any_work(
+    tiny: Notebook, tmp_path: Path, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UnlearnkitError, match=message):
+        run_notebook(tiny(mark(tmp_path / "count")), given, tmp_path / "runs")
+    assert not (tmp_path / "count").exists() and not (tmp_path / "runs").exists()
+
+
+def test_words_become_what_the_declaration_says(tiny: Notebook) -> None:
+    given = {"rate": "2", "world": "5", "steps": "None", "seed": "7"}
+    assert dict(plan(tiny("1"), given).config.values) == {
+        "seed": 7,
+        "profile": "quick",
+        "steps": 5,
+        "rate": 2.0,
+        "world": "5",
+    }
+
+
+@pytest.mark.parametrize("line", ["n: int | None = None  # papermill can't", "n: int = 1  # a = b"])
+def test_a_parameter_papermill_cannot_read_is_refused(tiny: Notebook, line: str) -> None:
+    with pytest.raises(UnlearnkitError, match="papermill can't read parameter 'n'"):
+        plan(tiny("1", parameters=f'profile: str = "quick"\n{line}'), {})
+
+
+@pytest.mark.parametrize("where", ["notebook", "status"])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    tiny: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if where == "notebook":
+        monkeypatch.setattr("papermill.iorw.LocalHandler.write", full)
+    else:
+        monkeypatch.setattr("unlearnkit.runs.record.os.fsync", full)
+    with pytest.raises(UnlearnkitError, match="disk .* is full"):
+        run_notebook(tiny("1"), {}, tmp_path / "runs")
+    assert visible(tmp_path / "runs") == [] and read_runs(tmp_path / "runs") == []
+    assert not list((tmp_path / "runs" / "01_tiny").glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "", "a.b", "x\n", "a" * 200])
+def test_names_cannot_leave_the_run_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    from matplotlib.figure import Figure
+
+    monkeypatch.setenv("UNLEARNKIT_RUN_DIR", str(tmp_path / "run"))
+    (tmp_path / "run").mkdir()
+    run = open_run(Config("01_tiny", "quick", {"seed": 0}))
+    with pytest.raises(UnlearnkitError, match="letters, digits"):
+        run.figure(Figure(), name)
+    if name:
+        with pytest.raises(UnlearnkitError, match="letters, digits"):
+            run.trace(pd.DataFrame({"a": [1]}), name)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["config.json", "run"]
+
+
+def test_interactive_work_writes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("UNLEARNKIT_RUN_DIR", raising=False)
+    monkeypatch.chdir(tmp_path)
+    run = open_run(Config("01_tiny", "quick", {"seed": 0}))
+    run.scores(pd.DataFrame({"a": [1]}))
+    run.trace(pd.DataFrame({"a": [1]}), "more")
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out.count("not recorded") == 1
+
+
+def test_an_unreadable_finished_run_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "01_tiny" / "0123"
+    folder.mkdir(parents=True)
+    (folder / "status.json").write_text('{"state": "complete"}')
+    with pytest.raises(UnlearnkitError, match="0123 can't be read"):
+        read_runs(tmp_path)

@@ -1,0 +1,179 @@
+"""The command line: `unlearnkit run | doctor | report | models | bench`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unlearnkit.errors import UnlearnkitError
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+models = typer.Typer(help="The shipped checkpoints.", no_args_is_help=True)
+bench = typer.Typer(help="Benchmarks.", no_args_is_help=True)
+app.add_typer(models, name="models")
+app.add_typer(bench, name="bench")
+
+Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run records.")]
+
+
+@app.command()
+def run(
+    notebooks: Annotated[
+        list[str] | None, typer.Argument(metavar="NOTEBOOK…", help="Names or paths.")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="The whole series.")] = False,
+    profile: Annotated[str | None, typer.Option("--profile", help="smoke, quick, full or gpu.")] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Set a parameter; may be repeated."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Execute even what is complete.")] = False,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Execute notebooks into run folders; what is complete already is found again."""
+    from unlearnkit.runs.execute import run_notebook
+    from unlearnkit.runs.plan import find_notebook, plan, series
+
+    if bool(notebooks) == all_:
+        raise UnlearnkitError("name the notebooks to run, or pass --all.")
+    paths = series() if all_ else [find_notebook(name) for name in notebooks or []]
+    given = _given(parameter or [], profile)
+    for path in paths:  # all are checked before the first one works
+        plan(path, given)
+    failed = False
+    for path in paths:
+        outcome = run_notebook(path, given, runs, force, say=typer.echo)
+        state = "found" if outcome.found else outcome.state
+        shown = Path(os.path.relpath(outcome.folder))
+        typer.echo(f"{path.stem:<28} {outcome.folder.name}  {state:<8} {outcome.seconds:7.1f} s  {shown}")
+        if outcome.state == "failed":
+            failed = True
+            typer.echo((outcome.traceback or "").strip()[-2000:], err=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _given(pairs: list[str], profile: str | None) -> dict[str, bool | int | float | str | None]:
+    given: dict[str, bool | int | float | str | None] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UnlearnkitError(f"-p {pair}: a value is missing; write -p NAME VALUE.")
+        given[name] = value
+    if profile is not None:
+        if given.get("profile", profile) != profile:
+            raise UnlearnkitError(
+                f"--profile {profile} and -p profile {given['profile']} contradict each other."
+            )
+        given["profile"] = profile
+    return given
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """What this machine has, what the notebooks need, whether it fits. Exit 1: something is broken."""
+    from unlearnkit.runs.doctor import diagnose, shown
+
+    found = diagnose()
+    typer.echo(json.dumps(found, indent=2) if as_json else shown(found))
+    if not found["ok"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    runs: Runs = Path("runs"),
+    out: Annotated[Path | None, typer.Option("--out", help="By default report.html among the runs.")] = None,
+) -> None:
+    """Write one self-contained HTML page of all finished runs."""
+    from unlearnkit.runs.report import write_report
+
+    typer.echo(f"report: {write_report(runs, out or runs / 'report.html')}")
+
+
+@app.command("stamp", hidden=True)
+def stamp_(notebooks: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Execute notebooks in place with the quick profile, for committing; fresh ones are left alone."""
+    from unlearnkit.runs.freshness import is_fresh, stamp
+    from unlearnkit.runs.plan import find_notebook, series
+
+    for path in [find_notebook(name) for name in notebooks or []] or series():
+        made = "fresh" if is_fresh(path) else f"executed in {stamp(path):.1f} s"
+        typer.echo(f"{path.stem:<28} {made}")
+
+
+@models.command("build")
+def models_build(force: Annotated[bool, typer.Option("--force")] = False) -> None:
+    """Train the shipped checkpoints that are missing or out of date."""
+    from unlearnkit.models import store
+
+    store.build(force=force)
+
+
+@models.command("list")
+def models_list() -> None:
+    """The checkpoints of the store."""
+    from unlearnkit.models import store
+
+    for entry in store.listing():
+        typer.echo("  ".join(f"{key} {value}" for key, value in entry.items()))
+
+
+@models.command("verify")
+def models_verify() -> None:
+    """Check that recipes and checkpoints belong together. Exit 1: a problem."""
+    from unlearnkit.models import store
+
+    problems = store.verify()
+    typer.echo("\n".join(problems) or "all checkpoints verified")
+    if problems:
+        raise typer.Exit(1)
+
+
+@bench.command("text")
+def bench_text(
+    as_json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here too.")
+    ] = None,
+) -> None:
+    """Our unlearning step and evaluation against the naive way, on one model and data."""
+    import_module("unlearnkit.bench.text").main(as_json)
+
+
+@bench.callback()
+def bench_() -> None:
+    """Benchmarks."""
+
+
+def _paired(words: list[str]) -> list[str]:
+    """`-p NAME VALUE`, as papermill has it, into `-p NAME=VALUE`, which typer can read."""
+    paired, rest = [], list(words)
+    while rest:
+        word = rest.pop(0)
+        paired.append(word)
+        if word in ("-p", "--parameter") and rest:
+            name = rest.pop(0)
+            paired.append(f"{name}={rest.pop(0)}" if "=" not in name and rest else name)
+    return paired
+
+
+def main() -> None:
+    """Entry point: bad input is one line and exit code 2, an interrupt 130."""
+    try:
+        app(args=_paired(sys.argv[1:]))
+    except UnlearnkitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
