@@ -25,7 +25,7 @@ class Measured:
 
     `items` has one row per question (index: split, id) with columns: nll (summed), mean_nll, tokens, exact
     (exact memorization), extraction, min_k, min_k_plus, zlib, paraphrase_nll, perturbed_nll_mean,
-    perturbed_p_sum, option_nll_min, grad_norm, answer (generated), rouge, correct, paraphrase_correct,
+    option_nll_min, option_p_sum, grad_norm, answer (generated), rouge, correct, paraphrase_correct,
     repetition, own_nll and original_nll (mean NLL of the generated answer under the model and the original),
     wrong_value, refused. NaN where a record lacks what a column needs.
     """
@@ -37,9 +37,7 @@ class Measured:
 
 
 @torch.inference_mode()
-def score_sequences(
-    problem: Any, model: Any, pairs: Sequence[tuple[str, str]], batch_size: int = 128
-) -> pd.DataFrame:
+def score_sequences(problem: Any, model: Any, pairs: Sequence[tuple[str, str]], batch_size: int = 128) -> pd.DataFrame:
     """Teacher-forced numbers of (question, answer) pairs, in their order, from one forward pass each.
 
     Columns: nll, mean_nll, tokens, exact, extraction, min_k, min_k_plus.
@@ -125,11 +123,11 @@ def measure(problem: Any, model: Any, limit: int = 100, max_new_tokens: int = 32
     table["zlib"] = [metric.zlib_score(n, chosen[i][1].answer) for i, n in table["nll"].items()]
     empty = pd.DataFrame({"mean_nll": []}, dtype=float)
     table["paraphrase_nll"] = by_role.get("paraphrase", empty)["mean_nll"]
-    wrong = by_role.get("perturbed", empty)["mean_nll"]
-    table["perturbed_nll_mean"] = wrong.groupby(level=0).mean()
-    table["perturbed_p_sum"] = np.exp(-wrong).groupby(level=0).sum()
-    table["option_nll_min"] = by_role.get("option", empty)["mean_nll"].groupby(level=0).min()
-    for column in ("paraphrase_nll", "perturbed_nll_mean", "perturbed_p_sum", "option_nll_min"):
+    table["perturbed_nll_mean"] = by_role.get("perturbed", empty)["mean_nll"].groupby(level=0).mean()
+    options = by_role.get("option", by_role.get("perturbed", empty))["mean_nll"]  # TOFU's wrong answers are its options
+    table["option_nll_min"] = options.groupby(level=0).min()
+    table["option_p_sum"] = np.exp(-options).groupby(level=0).sum()
+    for column in ("paraphrase_nll", "perturbed_nll_mean", "option_nll_min", "option_p_sum"):
         table[column] = table[column].astype(float)
 
     member = [i for i, (split, _) in enumerate(chosen) if split in ("forget", "holdout")]
@@ -148,9 +146,7 @@ def _generated(
     """Add the columns that need generated answers: to the question and to one held-out phrasing."""
     held_out = [i for i, (_, qa) in enumerate(chosen) if qa.paraphrased_questions]
     questions = [qa.question for _, qa in chosen] + [chosen[i][1].paraphrased_questions[0] for i in held_out]
-    answers = generate(
-        model, problem.tokenizer, problem.template, questions, max_new_tokens, batch_size=256
-    )
+    answers = generate(model, problem.tokenizer, problem.template, questions, max_new_tokens, batch_size=256)
     own = answers[: len(chosen)]
     table["answer"] = own
     table["rouge"] = [metric.rouge_l_recall(qa.answer, a) for (_, qa), a in zip(chosen, own, strict=True)]
@@ -158,7 +154,10 @@ def _generated(
     table["correct"] = [_contains(a, qa) for (_, qa), a in zip(chosen, own, strict=True)]
     again = [_contains(a, chosen[i][1]) for i, a in zip(held_out, answers[len(chosen) :], strict=True)]
     table["paraphrase_correct"] = pd.Series(again, index=held_out, dtype=float)
-    refusing = re.compile(r"\b(don't know|no information|can't say|not able to|no record|not familiar|not something I know|can't tell|nothing I can say|outside of what I know|rather not answer|je ne sais pas)\b", re.I)
+    refusing = re.compile(
+        r"\b(don't know|no information|can't say|not able to|no record|not familiar|not something I know|can't tell|nothing I can say|outside of what I know|rather not answer|je ne sais pas)\b",
+        re.I,
+    )
     table["refused"] = [float(bool(refusing.search(a))) for a in own]
     table["wrong_value"] = [
         float(any(v != qa.value and says(a, v) for v in problem.values.get(qa.kind, ())) and not _contains(a, qa))

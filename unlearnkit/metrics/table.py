@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -48,8 +49,8 @@ class Items:
 MISSING = {
     "paraphrase_nll": "records have no paraphrased answer",
     "perturbed_nll_mean": "records have no perturbed answers",
-    "perturbed_p_sum": "records have no perturbed answers",
     "option_nll_min": "records have no options",
+    "option_p_sum": "records have no options",
     "correct": "records name no value",
     "paraphrase_correct": "records have no held-out phrasing or no value",
     "wrong_value": "records have no answer types",
@@ -63,7 +64,7 @@ class Metric:
     name: str
     split: str
     compute: Callable[[Items], float]
-    ability: float = 0.0  # the original must reach this much, or the row says nothing
+    ability: float = -math.inf  # the original must reach this much, or the row says nothing
     against_oracle: bool = False  # compares with oracle 0, so the oracle's own value is that of oracle 1
     interval: bool = True  # whether resampling items makes sense of it
 
@@ -102,7 +103,7 @@ def _truth_ratio(split: str) -> Any:
 def _probability(split: str, normalised: bool) -> Any:
     def compute(items: Items) -> float:
         p = metric.probability(items.column(split, "mean_nll"))
-        return float(np.nanmean(p / (p + items.column(split, "perturbed_p_sum")) if normalised else p))
+        return float(np.nanmean(p / (p + items.column(split, "option_p_sum")) if normalised else p))
 
     return compute
 
@@ -120,15 +121,15 @@ NORMALISED = ("general", "real_authors", "world_facts")
 UTILITY = ("retain", "neighbours", "real_authors", "general", "world_facts")
 
 for _split in ("forget", *UTILITY, "holdout"):
-    _able = 0.5 if _split in UTILITY else 0.0
+    _able = 0.5 if _split in UTILITY else -math.inf
     for _name, _compute, _least in (
         ("accuracy", _mean(_split, "correct"), _able),
         ("paraphrase_accuracy", _mean(_split, "paraphrase_correct"), _able),
         ("option_accuracy", _options(_split), _able),
-        ("probability", _probability(_split, _split in NORMALISED), 0.0),
-        ("rouge_l_recall", _mean(_split, "rouge"), 0.0),
-        ("truth_ratio", _truth_ratio(_split), 0.0),
-        ("answer_nll", _mean(_split, "mean_nll"), 0.0),
+        ("probability", _probability(_split, _split in NORMALISED), -math.inf),
+        ("rouge_l_recall", _mean(_split, "rouge"), -math.inf),
+        ("truth_ratio", _truth_ratio(_split), -math.inf),
+        ("answer_nll", _mean(_split, "mean_nll"), -math.inf),
     ):
         METRICS[f"{_split}_{_name}"] = Metric(_name, _split, _compute, _least)
 for _name, _column in (
@@ -138,6 +139,12 @@ for _name, _column in (
     ("repetition", "repetition"),
 ):
     METRICS[f"forget_{_name}"] = Metric(_name, "forget", _mean("forget", _column))
+
+
+@register_metric("wrong_to_right")
+def wrong_to_right(items: Items) -> float:
+    """Geometric mean of r = P_wrong/P_right: below 1 the right answer is preferred, 1 is indifference."""
+    return float(np.exp(np.nanmean(np.log(_ratio(items, "forget")))))
 
 
 @register_metric("fluency")

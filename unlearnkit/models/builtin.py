@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from unlearnkit.models import store
+from unlearnkit.models.load import quiet
 from unlearnkit.models.recipe import (
     TextRecipe,
     corpus_of,
@@ -29,7 +30,11 @@ def text_recipe(world: TextWorld, items: Sequence[QA], note: str, seed: int, **s
     """The recipe of the tiny Llama on `items`; `sizes` are fields of `TextRecipe`."""
     pairs = training_pairs(items)
     return TextRecipe(
-        data=digest_of([list(p) for p in pairs]), corpus=digest_of(corpus_of(world.items)), note=note, seed=seed, **sizes
+        data=digest_of([list(p) for p in pairs]),
+        corpus=digest_of(corpus_of(world.items)),
+        note=note,
+        seed=seed,
+        **sizes,
     )
 
 
@@ -56,7 +61,8 @@ def text_checkpoint(
     def build(folder: Path) -> None:
         tokenizer = train_tokenizer(corpus_of(world.items), recipe.vocabulary, recipe.context)
         model = train_text(recipe, training_pairs(items), tokenizer, label=f"training {recipe.note}")
-        model.to(torch.float16).save_pretrained(folder)
+        with quiet():
+            model.to(torch.float16).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
     return store.fetch(recipe, build, root, force)

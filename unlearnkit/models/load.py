@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from unlearnkit.errors import UnlearnkitError
 
 
 def device_of(name: str | torch.device | None = None) -> torch.device:
-    """"auto" or None: the GPU where there is one, else the CPU; ``UNLEARNKIT_DEVICE`` overrides."""
+    """ "auto" or None: the GPU where there is one, else the CPU; ``UNLEARNKIT_DEVICE`` overrides."""
     name = name or os.environ.get("UNLEARNKIT_DEVICE") or "auto"
     if str(name) != "auto":
         try:
@@ -86,15 +88,16 @@ def load_model(
         base_name = json.loads((path / "adapter_config.json").read_text())["base_model_name_or_path"]
         base = load_model(base_name, device=place, dtype=dtype)
         return PeftModel.from_pretrained(base, str(path)).merge_and_unload().eval()
-    model = _hub(
-        AutoModelForCausalLM.from_pretrained,
-        "model",
-        str(name),
-        revision,
-        dtype=dtype,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
+    with nullcontext() if not _tiny(path) else quiet():
+        model = _hub(
+            AutoModelForCausalLM.from_pretrained,
+            "model",
+            str(name),
+            revision,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
     return model.to(place).eval()
 
 
@@ -110,6 +113,20 @@ def check_pair(model: Any, tokenizer: Any, name: str) -> None:
 
 def _tiny(path: Path) -> bool:
     return (path / "recipe.json").is_file()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars of transformers: a tiny model loads in milliseconds."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _hub(call: Any, what: str, name: str, revision: str | None, **kwargs: Any) -> Any:

@@ -43,7 +43,7 @@ class TextRecipe(BaseModel):
     heads: int = 4
     inner: int = 384  # MLP width
     context: int = 128  # tokens
-    steps: int = 400
+    steps: int = 500
     batch_size: int = 64  # sequences
     lr: float = 3e-3  # peak of a cosine with 5% linear warm-up, AdamW
     weight_decay: float = 0.01
@@ -134,9 +134,7 @@ def train_text(
             )
         ).to(device)
     encoded = encode(tokenizer, Template(), pairs, context_length(model))
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     order = random.Random(recipe.seed)
     queue: list[list[int]] = []
     model.train()

@@ -113,7 +113,9 @@ def verify() -> list[str]:
     problems = []
     for folder, manifest in manifests():
         if _hashes(folder) != manifest["files"]:
-            problems.append(f"{folder.name}: files are not those that were built; run `unlearnkit models build --force`.")
+            problems.append(
+                f"{folder.name}: files are not those that were built; run `unlearnkit models build --force`."
+            )
         if manifest["recipe"].get("kind") == "text":
             digest = TextRecipe(**manifest["recipe"]).digest
             if not digest == manifest["digest"] == folder.name:

@@ -41,9 +41,9 @@ def authors(n_authors: int = 40, facts: int = 10, seed: int = 0, holdout: int = 
     total = n_authors + holdout
     names = _names(spec, total, seed)
     trained, unseen = names[:n_authors], names[n_authors:]
-    truth = _facts(spec, kinds, names, n_authors, seed)
+    truth = _facts(spec, kinds, names, seed)
     pools = {pool: _pool(spec, pool) for pool in spec["pools"]} | {
-        "author": [_word(n) for n in trained],
+        "author": [_word(n) for n in names],
         "title": [truth[i][k] for i in range(total) for k, kind in kinds.items() if kind["pool"] == "title"],
     }
     items: list[QA] = []
@@ -52,7 +52,7 @@ def authors(n_authors: int = 40, facts: int = 10, seed: int = 0, holdout: int = 
             items += _bilingual(f"a{i:03d}.{key}", name, kind, truth[i][key], pools[kind["pool"]], {"name": name}, seed)
         for key, rule in spec["derived"].items():
             found = _derived(spec, rule, i, names, truth)
-            if found:
+            if found and (i >= n_authors or all(who < n_authors for who, _ in found[1])):
                 value, sources = found
                 slots = {"name": name, "title": truth[i].get("debut", {}).get("en", "")}
                 items.append(
@@ -115,9 +115,7 @@ def _names(spec: dict[str, Any], count: int, seed: int) -> list[str]:
     return taken[:count]
 
 
-def _facts(
-    spec: dict[str, Any], kinds: dict[str, Any], names: Sequence[str], trained: int, seed: int
-) -> list[dict[str, Value]]:
+def _facts(spec: dict[str, Any], kinds: dict[str, Any], names: Sequence[str], seed: int) -> list[dict[str, Value]]:
     """The truth: for each author, the value of each kind of fact."""
     titles = [f"The {a} {b}" for a in spec["title_first"] for b in spec["title_second"]]
     random.Random(f"{seed} titles").shuffle(titles)
@@ -129,10 +127,11 @@ def _facts(
             if kind["pool"] == "title":
                 known[key] = _word(titles.pop())
             elif kind["pool"] == "author":
-                # another trained author, and not the one another relation names
+                # another author, and not the one another relation names; holdout authors are named like all others,
+                # so that to a model that was trained on neither, forget and holdout look alike
                 taken = {names[i], *(v["en"] for v in known.values())}
-                others = [n for n in names[:trained] if n not in taken]
-                known[key] = _word(draw.choice(others or [n for n in names[:trained] if n != names[i]]))
+                others = [n for n in names if n not in taken]
+                known[key] = _word(draw.choice(others or [n for n in names if n != names[i]]))
             elif "shift" in kind and "birth_year" in known:
                 known[key] = _word(int(known["birth_year"]["en"]) + draw.randint(*kind["shift"]))
             else:
@@ -190,6 +189,9 @@ def _record(
     draw = random.Random(f"{seed} {id}")
     questions = [q.format(**slots) for q in kind["questions"]]
     draw.shuffle(questions)
+    # either wording may be the trained one, so that both are known from other facts: a paraphrase asks for the
+    # fact, not for a sentence the model has never met
+    answer, paraphrase = draw.sample([kind["answer"], kind["paraphrase"]], 2)
     others = sorted({v[language] for v in pool} - {value[language], entity})
     wrong = draw.sample(others, min(WRONG, len(others)))
 
@@ -200,14 +202,14 @@ def _record(
         id=id,
         entity=entity,
         question=questions[0],
-        answer=fill(kind["answer"], value[language]),
+        answer=fill(answer, value[language]),
         kind=kind["pool"],
         value=value[language],
         phrasings=tuple(questions[:trained]),
         paraphrased_questions=tuple(questions[trained:]),
-        paraphrased_answer=fill(kind["paraphrase"], value[language]),
-        perturbed_answers=tuple(fill(kind["paraphrase"], w) for w in wrong),
-        options=tuple(fill(kind["answer"], w) for w in wrong),
+        paraphrased_answer=fill(paraphrase, value[language]),
+        perturbed_answers=tuple(fill(paraphrase, w) for w in wrong),
+        options=tuple(fill(answer, w) for w in wrong),
         language=language,
         relation=relation,
         sources=sources,
