@@ -77,8 +77,7 @@ def naive_measure(problem: Any, model: Any, chosen: Sequence[tuple[str, QA]]) ->
     for column, score in scores.items():
         table[column] = _pass(problem, model, answers, score)
     table["zlib"] = [
-        metric.zlib_score(n, a)
-        for n, (_, a) in zip(_pass(problem, model, answers, _nll), answers, strict=True)
+        metric.zlib_score(n, a) for n, (_, a) in zip(_pass(problem, model, answers, _nll), answers, strict=True)
     ]
     table["paraphrase_nll"] = _several(problem, model, chosen, lambda qa: [qa.paraphrased_answer], np.mean)
     table["perturbed_nll_mean"] = _several(problem, model, chosen, lambda qa: qa.perturbed_answers, np.mean)
@@ -95,7 +94,8 @@ def naive_measure(problem: Any, model: Any, chosen: Sequence[tuple[str, QA]]) ->
         ask = ask or [(qa.paraphrased_questions or ("",))[0] for _, qa in chosen]
         said = _answers(problem, model, ask)
         table[column] = [
-            float(says(a, qa.value)) if q and qa.value else np.nan for q, a, (_, qa) in zip(ask, said, chosen, strict=True)
+            float(says(a, qa.value)) if q and qa.value else np.nan
+            for q, a, (_, qa) in zip(ask, said, chosen, strict=True)
         ]
     table["repetition"] = [metric.repetition(a) for a in _answers(problem, model, questions)]
     table["grad_norm"] = [
@@ -105,7 +105,9 @@ def naive_measure(problem: Any, model: Any, chosen: Sequence[tuple[str, QA]]) ->
     return table
 
 
-def _several(problem: Any, model: Any, chosen: Any, texts: Callable[[QA], Any], combine: Callable[..., Any]) -> list[float]:
+def _several(
+    problem: Any, model: Any, chosen: Any, texts: Callable[[QA], Any], combine: Callable[..., Any]
+) -> list[float]:
     pairs = [(qa.question, t) for _, qa in chosen for t in texts(qa) if t]
     nll = iter(_pass(problem, model, pairs, _mean_nll))
     counts = [sum(bool(t) for t in texts(qa)) for _, qa in chosen]

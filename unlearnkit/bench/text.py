@@ -28,9 +28,10 @@ from unlearnkit.text import Template, collate, encode
 from unlearnkit.unlearning import unlearn
 from unlearnkit.worlds.records import QA
 
-# Words of TOFU's forget10 questions and answers at the 0, 10, 25, 50, 75, 90 and 100th percentile.
-QUESTION_WORDS = (5, 9, 11, 14, 18, 22, 41)
-ANSWER_WORDS = (3, 14, 21, 31, 41, 51, 84)
+# Llama-2 tokens of TOFU's forget10 questions and answers at the 0, 10, 25, 50, 75, 90 and 100th percentile; a
+# synthetic word is one token.
+QUESTION_WORDS = (8, 13, 17, 20, 23, 28, 65)
+ANSWER_WORDS = (9, 24, 33, 42, 54, 65, 96)
 SIZES = {  # name: (width, layers, vocabulary), Llama-shaped
     "1M": (128, 4, 1000),
     "10M": (256, 8, 8000),
@@ -177,9 +178,7 @@ def our_npo(problem: TextProblem, steps: int, lora: int = 0) -> tuple[float, int
             memory.append(live_bytes(model))
         times.append(time.perf_counter())
 
-    done = unlearn(
-        problem, "npo", steps=steps + 2, batch_size=BATCH, lr=1e-5, lora=lora, on_step=watch, progress=False
-    )
+    done = unlearn(problem, "npo", steps=steps + 2, batch_size=BATCH, lr=1e-5, lora=lora, on_step=watch, progress=False)
     return (
         (times[-1] - times[1]) / (len(times) - 2),
         memory[0],
@@ -270,7 +269,13 @@ def figure(steps: pd.DataFrame, forget: pd.DataFrame) -> Any:
         ("ours s/step", "unlearnkit", COLORS["unlearned"]),
         ("LoRA s/step", "unlearnkit, LoRA", COLORS["oracle"]),
     ):
-        left.loglog([{"1M": 1e6, "10M": 1e7, "100M": 1e8}[m] for m in steps["model"]], steps[column], "o-", label=name, color=color)
+        left.loglog(
+            [{"1M": 1e6, "10M": 1e7, "100M": 1e8}[m] for m in steps["model"]],
+            steps[column],
+            "o-",
+            label=name,
+            color=color,
+        )
     left.set(xlabel="parameters", ylabel="seconds a step", title="NPO step, 8 + 8 sequences")
     left.legend(frameon=False)
     for column, name, color in (("s/step", "one step", COLORS["unlearned"]), ("prepare s", "preparation, once", "0.5")):

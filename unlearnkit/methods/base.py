@@ -63,6 +63,8 @@ class Method(BaseModel):
     modality: ClassVar[Literal["text", "image"]] = "text"
     loop: ClassVar[dict[str, Any]] = {}  # settings of the loop tuned for the built-in world
 
+    search: ClassVar[dict[str, Any]] = {}  # what tuning tries: (low, high) on a log scale, or a list of choices
+
     gamma: float = 1.0  # weight of the forget loss
     alpha: float = 1.0  # weight of the retain loss
 

@@ -30,6 +30,7 @@ class DPO(TextMethod):
         "learns to refuse, which the oracle does not do; retained questions are refused as well",
     )
     loop = {"lr": 3e-4, "steps": 60}
+    search = {"beta": (0.05, 1.0), "alpha": [1.0, 2.0, 5.0]}
 
     beta: float = 0.1  # β
 

@@ -21,6 +21,7 @@ class GradDiff(TextMethod):
         "still unbounded: the forget loss outruns the retain loss, and answers go far past the oracle",
     )
     loop = {"lr": 3e-4, "steps": 60}
+    search = {"alpha": [1.0, 2.0, 5.0]}
 
     def objectives(self, model: nn.Module, batch: StepBatch) -> Objectives:
         forget, retain = answer_tokens(model, batch.forget, batch.retain)

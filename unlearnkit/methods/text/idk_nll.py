@@ -23,6 +23,7 @@ class IdkNLL(TextMethod):
         "suppression: greedy answers are refusals while the answer keeps its probability",
     )
     loop = {"lr": 3e-4, "steps": 60}
+    search = {"alpha": [1.0, 2.0, 5.0]}
 
     def views(self, problem: Any, seed: int) -> dict[str, list[tuple[str, str]]]:
         return {"refusal": refusals(problem, seed)}

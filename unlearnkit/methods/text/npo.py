@@ -30,6 +30,7 @@ class NPO(TextMethod):
         "not length-normalised: long answers dominate; pushes far beyond the oracle's loss",
     )
     loop = {"lr": 3e-4, "steps": 80}
+    search = {"beta": (0.05, 2.0)}
 
     beta: float = 0.1  # β: how soon the push fades
 

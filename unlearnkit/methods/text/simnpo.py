@@ -27,6 +27,7 @@ class SimNPO(TextMethod):
         "with delta 0 the push fades early, so that knowledge is left",
     )
     loop = {"lr": 3e-4, "steps": 80}
+    search = {"beta": (0.5, 5.0), "delta": [0.0, 1.0, 2.0], "gamma": [0.125, 0.5, 1.0]}
 
     beta: float = 4.5  # β
     delta: float = 0.0  # δ: margin, nats a token

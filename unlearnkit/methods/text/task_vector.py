@@ -23,6 +23,7 @@ class TaskVector(Method):
         "moves along one straight line: forgetting and damage come together",
     )
     loop = {"lr": 1e-3, "steps": 20}
+    search = {"a": (0.3, 5.0)}
     needs_start: ClassVar[bool] = True
 
     a: float = 1.0  # length of the step back

@@ -37,6 +37,7 @@ class UNDIAL(TextMethod):
         "memorised tokens keep a large logit: with a small beta little is forgotten",
     )
     loop = {"lr": 1e-3, "steps": 80}
+    search = {"beta": (2.0, 30.0)}
 
     beta: float = 10.0  # β: how much the label's logit is lowered
 

@@ -1,0 +1,113 @@
+"""Default settings of the methods: the same search, with the same number of trials, for every method.
+
+``python -m unlearnkit.tuning [METHOD …] [--trials N]`` tunes on worlds of other seeds than the shipped one and appends
+every trial to ``data/tuned/text.csv``; the defaults in the method files are its best rows (a test compares them).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+
+from unlearnkit.errors import UnlearnkitError
+from unlearnkit.methods import METHODS
+from unlearnkit.metrics.measure import Measured, measure
+from unlearnkit.metrics.table import METRICS, Items, arrays
+from unlearnkit.paths import data_dir
+from unlearnkit.problem import load_problem
+from unlearnkit.unlearning import unlearn
+
+SEED = 100  # of the world that is tuned on; results are shown on world 0
+TRIALS = 12
+LIMIT = 40  # questions a split
+STEPS = [20, 40, 80]
+LEARNING_RATE = (3e-5, 3e-3)
+FORGETTING = ("forget_ks_statistic", "forget_answer_nll")  # gap to the oracle
+UTILITY = ("retain_probability", "neighbours_probability", "general_probability")  # share of the original's
+
+
+def objective(mine: Measured, original: Measured, oracles: list[Measured]) -> dict[str, float]:
+    """What is minimised: mean gap of the forget metrics (each capped at 3) + 3 × the mean loss of utility.
+
+    Returns it as `loss`, with its parts.
+    """
+    reference = [arrays(o.items) for o in oracles]
+    tables = {"mine": arrays(mine.items), "original": arrays(original.items)}
+
+    def value(metric: str, table: Any) -> float:
+        return METRICS[metric].compute(Items(table, reference))
+
+    parts: dict[str, float] = {}
+    for metric in FORGETTING:
+        second = reference[1] if METRICS[metric].against_oracle else reference[0]
+        target, before = value(metric, second), value(metric, tables["original"])
+        parts[metric] = min(3.0, abs(value(metric, tables["mine"]) - target) / abs(before - target))
+    for metric in UTILITY:
+        parts[metric] = value(metric, tables["mine"]) / value(metric, tables["original"])
+    lost = float(np.mean([max(0.0, 1 - parts[metric]) for metric in UTILITY]))
+    return {"loss": float(np.mean([parts[m] for m in FORGETTING])) + 3 * lost, **parts}
+
+
+def tune(method: str, trials: int = TRIALS, seed: int = SEED) -> pd.DataFrame:
+    """Every trial of one method on the tuning world: settings (JSON), loss and its parts. Nothing is pruned."""
+    cls = METHODS["text"][method]
+    problem = load_problem("authors", seed=seed)
+    original = measure(problem, problem.model, LIMIT)
+    oracles = [measure(problem, source.get(), LIMIT) for source in problem.oracles]
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=trials // 2))
+    rows = []
+    for number in range(trials):
+        trial = study.ask()
+        settings: dict[str, Any] = {"lr": _two_digits(trial.suggest_float("lr", *LEARNING_RATE, log=True))}
+        settings["steps"] = trial.suggest_categorical("steps", STEPS)
+        for name, space in cls.search.items():
+            if isinstance(space, list):
+                settings[name] = trial.suggest_categorical(name, space)
+            else:
+                settings[name] = _two_digits(trial.suggest_float(name, *space, log=True))
+        try:
+            unlearned = unlearn(problem, method, seed=0, progress=False, trace_every=0, **settings)
+            found = objective(measure(problem, unlearned.model, LIMIT), original, oracles)
+        except UnlearnkitError as error:  # diverged: the worst there is, and kept
+            found = {"loss": 6.0}
+            print(f"{method} {settings}: {error}")
+        study.tell(trial, found["loss"])
+        rows.append({"method": method, "trial": number, "settings": json.dumps(settings), **found})
+    return pd.DataFrame(rows)
+
+
+def best(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """method → the settings of its best trial."""
+    rows = table.loc[table.groupby("method")["loss"].idxmin()]
+    return {row["method"]: json.loads(row["settings"]) for _, row in rows.iterrows()}
+
+
+def _two_digits(x: float) -> float:
+    return float(f"{x:.1e}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("methods", nargs="*", help="default: every method that has settings to tune")
+    parser.add_argument("--trials", type=int, default=TRIALS)
+    parser.add_argument("--out", type=Path, default=data_dir() / "tuned" / "text.csv")
+    given = parser.parse_args()
+    for method in given.methods or [m for m, c in METHODS["text"].items() if not hasattr(c, "apply")]:
+        rows = tune(method, given.trials)
+        if given.out.is_file():
+            earlier = pd.read_csv(given.out)
+            rows = pd.concat([earlier[earlier["method"] != method], rows])
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        rows.round(4).to_csv(given.out, index=False)
+        print(method, best(rows)[method], flush=True)
+
+
+if __name__ == "__main__":
+    main()
