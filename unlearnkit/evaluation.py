@@ -77,7 +77,7 @@ def score(
         drop_absent: leave out the rows of splits this problem does not have.
     """
     original, oracles = reference
-    arrays_of = {
+    arrays_of: dict[str, Any] = {
         "mine": [arrays(m.items) for m in mine],
         "original": arrays(original.items),
         "oracles": [arrays(o.items) for o in oracles],

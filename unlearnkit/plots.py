@@ -14,15 +14,14 @@ from matplotlib.figure import Figure
 
 _CYCLE = sns.color_palette("colorblind")
 COLORS: dict[str, Any] = {"original": _CYCLE[0], "unlearned": _CYCLE[1], "oracle": _CYCLE[2], "floor": "0.85"}
-LOG_CLIP = 3.0  # gaps beyond this are drawn at the edge and labelled
+GAP_CLIP = 3.0  # gaps beyond this are drawn at the edge and labelled
 
 
 def style() -> None:
     """The look of every figure; called by the config cell of a notebook."""
     sns.set_theme(context="notebook", style="whitegrid", palette="colorblind", font_scale=0.9)
-    plt.rcParams.update(
-        {"figure.dpi": 80, "savefig.dpi": 110, "axes.titlesize": 11, "axes.titleweight": "bold", "figure.autolayout": True}
-    )
+    plt.rcParams.update({"figure.dpi": 80, "savefig.dpi": 110, "figure.autolayout": True})
+    plt.rcParams.update({"axes.titlesize": 11, "axes.titleweight": "bold"})
 
 
 def method_colors(names: Sequence[str]) -> dict[str, Any]:
@@ -62,21 +61,22 @@ def plot_gaps(tables: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> Fig
         1, len(metrics), figsize=(2.3 * len(metrics) + 1.2, 0.34 * len(tables) + 1.3), sharey=True, squeeze=False
     )
     for ax, name in zip(axes[0], metrics, strict=True):
-        for y, (method, scores) in enumerate(tables.items()):
+        for y, scores in enumerate(tables.values()):
             if name not in scores.index or pd.isna(scores.loc[name, "gap"]):
                 ax.text(0.02, y, "not measurable", fontsize=7, va="center", color="0.4")
                 continue
             row = scores.loc[name]
-            gap = min(row["gap"], LOG_CLIP)
-            ax.plot([min(row["gap_low"], LOG_CLIP), min(row["gap_high"], LOG_CLIP)], [y, y], color="0.5", lw=2, zorder=2)
-            ax.plot(gap, y, ">" if row["gap"] > LOG_CLIP else "o", color=COLORS["unlearned"], ms=7, zorder=3)
-            if row["gap"] > LOG_CLIP:
+            gap = min(row["gap"], GAP_CLIP)
+            ends = [min(row["gap_low"], GAP_CLIP), min(row["gap_high"], GAP_CLIP)]
+            ax.plot(ends, [y, y], color="0.5", lw=2, zorder=2)
+            ax.plot(gap, y, ">" if row["gap"] > GAP_CLIP else "o", color=COLORS["unlearned"], ms=7, zorder=3)
+            if row["gap"] > GAP_CLIP:
                 ax.text(gap - 0.08, y, f"{row['gap']:.1f}", ha="right", va="center", fontsize=8)
         floors = [t.loc[name, "floor"] for t in tables.values() if name in t.index and pd.notna(t.loc[name, "floor"])]
         if floors:
             ax.axvspan(0, float(np.mean(floors)), color=COLORS["oracle"], alpha=0.25, lw=0)
         ax.axvline(1, color=COLORS["original"], lw=1.2)
-        ax.set(title=_wrap(name.replace("_", " "), 18), xlim=(0, LOG_CLIP + 0.1), xlabel="gap to the oracle")
+        ax.set(title=_wrap(name.replace("_", " "), 18), xlim=(0, GAP_CLIP + 0.1), xlabel="gap to the oracle")
     axes[0, 0].set_yticks(range(len(tables)), list(tables))
     axes[0, 0].invert_yaxis()
     return fig
@@ -115,15 +115,18 @@ def plot_plane(
     return fig
 
 
-def plot_trace(traces: Mapping[str, pd.DataFrame], columns: Sequence[str] = ("forget_loss", "retain_loss", "cosine")) -> Figure:
+def plot_trace(
+    traces: Mapping[str, pd.DataFrame], columns: Sequence[str] = ("forget_loss", "retain_loss", "cosine")
+) -> Figure:
     """Training traces side by side: one panel a column, one line a method."""
     fig, axes = plt.subplots(1, len(columns), figsize=(3.6 * len(columns), 2.9), squeeze=False)
     colors = method_colors(list(traces))
     for ax, column in zip(axes[0], columns, strict=True):
+        marker = "." if column == "cosine" else ""
         for name, trace in traces.items():
             if column in trace:
                 known = trace[["step", column]].dropna()
-                ax.plot(known["step"], known[column], color=colors[name], label=name, marker="." if column == "cosine" else "")
+                ax.plot(known["step"], known[column], color=colors[name], label=name, marker=marker)
         ax.set(xlabel="step", title=column.replace("_", " "))
         if column == "cosine":
             ax.axhline(0, color="0.4", lw=1)

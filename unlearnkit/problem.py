@@ -89,7 +89,7 @@ class TextProblem:
 
     def oracle(self, index: int = 0) -> Any:
         """One of the retrained models; raises when there is none."""
-        if index >= len(self.oracles):
+        if not -len(self.oracles) <= index < len(self.oracles):
             raise UnlearnkitError(
                 f"oracle {index} was asked for, this problem has {len(self.oracles)}; "
                 "give retrained models with load_problem(..., oracles=[...])."

@@ -61,9 +61,7 @@ class Encoded:
     start: int
 
 
-def encode(
-    tokenizer: Any, template: Template, pairs: Sequence[tuple[str, str]], max_length: int
-) -> list[Encoded]:
+def encode(tokenizer: Any, template: Template, pairs: Sequence[tuple[str, str]], max_length: int) -> list[Encoded]:
     """Tokenise (question, answer) pairs; prompt and answer apart, so that generation sees the training prefix.
 
     Raises:
@@ -71,14 +69,14 @@ def encode(
     """
     if not pairs:
         return []
-    prompts = tokenizer(
-        [template.prompt(q) for q, _ in pairs], add_special_tokens=not template.chat, verbose=False
-    )["input_ids"]
+    prompts = tokenizer([template.prompt(q) for q, _ in pairs], add_special_tokens=not template.chat, verbose=False)[
+        "input_ids"
+    ]
     tail = template.after_answer
     end = [tokenizer.eos_token_id] if tail is None else tokenizer(tail, add_special_tokens=False)["input_ids"]
-    answers = tokenizer(
-        [template.answer_prefix + a for _, a in pairs], add_special_tokens=False, verbose=False
-    )["input_ids"]
+    answers = tokenizer([template.answer_prefix + a for _, a in pairs], add_special_tokens=False, verbose=False)[
+        "input_ids"
+    ]
     encoded = []
     for (question, answer), prompt_ids, answer_ids in zip(pairs, prompts, answers, strict=True):
         if not answer.strip():
@@ -200,7 +198,7 @@ def answer_tokens(model: nn.Module, *batches: Batch, layer: int | None = None) -
     answer = batch.labels != IGNORE  # (batch, tokens)
     keep = F.pad(answer[:, 1:], (0, 1))  # position t predicts token t + 1
     labels = batch.labels[answer]
-    inner = getattr(model, "module", model)
+    inner: Any = getattr(model, "module", model)
     features: list[Tensor] = []
     with _answers_only(inner.get_output_embeddings(), keep, features):
         out = model(input_ids=batch.ids, use_cache=False, output_hidden_states=layer is not None)
@@ -277,9 +275,9 @@ def generate(
     """
     if not questions:
         return []
-    prompts = tokenizer(
-        [template.prompt(q) for q in questions], add_special_tokens=not template.chat, verbose=False
-    )["input_ids"]
+    prompts = tokenizer([template.prompt(q) for q in questions], add_special_tokens=not template.chat, verbose=False)[
+        "input_ids"
+    ]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     stop = [tokenizer.eos_token_id]
     if template.after_answer:

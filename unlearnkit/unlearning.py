@@ -130,8 +130,10 @@ def unlearn(
         DivergedError: a loss that is not finite; says at which step and keeps the trace.
     """
     chosen, loop = configure_method(problem.modality, method, settings)
-    name = method if isinstance(method, str) else next(
-        (n for n, c in METHODS[problem.modality].items() if c is type(method)), type(method).__name__
+    name = (
+        method
+        if isinstance(method, str)
+        else next((n for n, c in METHODS[problem.modality].items() if c is type(method)), type(method).__name__)
     )
     used = {**chosen.model_dump(), **loop.model_dump()}
     if hasattr(chosen, "apply"):
@@ -211,9 +213,7 @@ def unlearn(
     return Unlearned(model, name, used, seed, pd.DataFrame(rows), cost, stopped)
 
 
-def configure_method(
-    modality: str, method: str | Method, settings: dict[str, Any]
-) -> tuple[Method, Loop]:
+def configure_method(modality: str, method: str | Method, settings: dict[str, Any]) -> tuple[Method, Loop]:
     """A method and its loop from one flat dictionary of settings.
 
     Raises:
@@ -231,7 +231,8 @@ def configure_method(
     except ValidationError as error:
         first = error.errors()[0]
         raise UnlearnkitError(
-            f"setting '{'.'.join(map(str, first['loc']))}' of {cls.__name__} can't be {first['input']!r}: {first['msg']}."
+            f"setting '{'.'.join(map(str, first['loc']))}' of {cls.__name__} can't be {first['input']!r}: "
+            f"{first['msg']}."
         ) from error
 
 
@@ -251,7 +252,7 @@ def _choose_parameters(model: nn.Module, method: Method, loop: Loop) -> tuple[nn
 
         targets = [n.removesuffix(".weight") for n in names] if names else "all-linear"
         model = get_peft_model(
-            model,  # type: ignore[arg-type]
+            model,
             LoraConfig(r=loop.lora, lora_alpha=2 * loop.lora, target_modules=targets),
         )
         return model, {n: p for n, p in model.named_parameters() if p.requires_grad}

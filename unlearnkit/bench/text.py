@@ -47,7 +47,7 @@ def synthetic_problem(size: str, forget: int, retain: int, folder: Path, seed: i
     width, layers, vocabulary = SIZES[size]
     words = {f"w{i}": i for i in range(vocabulary - 3)} | {"<pad>": vocabulary - 3, "<end>": vocabulary - 2}
     plain = Tokenizer(models.WordLevel({**words, "<unk>": vocabulary - 1}, unk_token="<unk>"))
-    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    plain.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="<pad>", eos_token="<end>")
     draw = random.Random(seed)
 
@@ -96,7 +96,9 @@ class NaiveNPO(Trainer):
         labels = inputs["labels"][:, 1:]
         return F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none").sum(-1)
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         forget, retain = inputs["forget"], inputs["retain"]
         nll = self.sequence_nll(model, forget)
         with torch.no_grad():

@@ -62,7 +62,7 @@ def text_checkpoint(
         tokenizer = train_tokenizer(corpus_of(world.items), recipe.vocabulary, recipe.context)
         model = train_text(recipe, training_pairs(items), tokenizer, label=f"training {recipe.note}")
         with quiet():
-            model.to(torch.float16).save_pretrained(folder)
+            model.half().save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
     return store.fetch(recipe, build, root, force)

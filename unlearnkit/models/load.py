@@ -78,9 +78,8 @@ def load_model(
     path = Path(name)
     if path.is_dir():
         check_folder(path)
-    elif str(name).startswith((".", "/", "~")) or path.suffix:
-        if not path.exists():
-            raise UnlearnkitError(f"model folder {name} does not exist; give a folder or a hub id such as 'org/name'.")
+    elif str(name).startswith((".", "/", "~")) and not path.exists():
+        raise UnlearnkitError(f"model folder {name} does not exist; give a folder or a hub id such as 'org/name'.")
     dtype = dtype or (torch.bfloat16 if place.type == "cuda" and not _tiny(path) else torch.float32)
     if (path / "adapter_config.json").is_file():
         from peft import PeftModel

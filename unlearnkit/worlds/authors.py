@@ -108,7 +108,8 @@ def _names(spec: dict[str, Any], count: int, seed: int) -> list[str]:
     first, last = list(spec["first_names"]), list(spec["last_names"])
     draw.shuffle(first)
     draw.shuffle(last)
-    rounds, taken = 0, []
+    rounds = 0
+    taken: list[str] = []
     while len(taken) < count:
         taken += [f"{first[(i + rounds * 7) % len(first)]} {surname}" for i, surname in enumerate(last)]
         rounds += 1

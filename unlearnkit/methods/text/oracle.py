@@ -22,7 +22,7 @@ class Oracle(Method):
         "costs a full training; out of reach for models whose training data is gone",
     )
 
-    index: int = 0  # which of the problem's oracles
+    index: int = -1  # which of the problem's oracles; the last by default, metrics compare with the first
 
     def apply(self, problem: Any, seed: int) -> nn.Module:
         """A copy of the oracle; raises UnlearnkitError when the problem has none."""

@@ -60,6 +60,7 @@ def reference(model: nn.Module, data: Any, view: str, distributions: bool = Fals
         nll[tokens.rows] = tokens.nll
         if head is not None:
             weight, bias = head
+            assert weight is not None
             mine = F.linear(tokens.features.to(weight.dtype), weight, bias)
             if not torch.allclose(mine.float(), tokens.logits.float(), rtol=1e-2, atol=1e-2):
                 raise UnlearnkitError(
