@@ -118,7 +118,7 @@ def train_text(
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        model = LlamaForCausalLM(
+        model: Any = LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=len(tokenizer),
                 hidden_size=recipe.width,
@@ -132,7 +132,7 @@ def train_text(
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
             )
-        ).to(device=device)
+        ).to(device)
     encoded = encode(tokenizer, Template(), pairs, context_length(model))
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     order = random.Random(recipe.seed)
