@@ -6,7 +6,7 @@ import json
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,11 +19,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from unlearnkit.balances import BALANCES, balance
 from unlearnkit.errors import UnlearnkitError, unknown
+from unlearnkit.gradients import Gradients
+from unlearnkit.masks import MASKS
 from unlearnkit.memory import peak_memory, reset_peak_memory
 from unlearnkit.methods import METHODS, Method, Objectives, StepBatch
 from unlearnkit.stopping import StopRule, stop_rules
-from unlearnkit.text import Batch, Encoded, collate, context_length, encode, pad_id, shuffled_batches
+from unlearnkit.text import Batch, Encoded, answer_tokens, collate, context_length, encode, pad_id, shuffled_batches
 
 
 class Loop(BaseModel):
@@ -43,6 +46,10 @@ class Loop(BaseModel):
     lora: int = Field(0, ge=0)  # rank of a LoRA adapter; 0 = train the weights themselves
     trace_every: int = Field(10, ge=0)  # steps between measurements of both gradients; 0 = never
     precision: Literal["auto", "no", "bf16"] = "auto"  # auto: bf16 on a GPU
+    balance: str = "sum"  # how the two gradients combine, see unlearnkit.balances
+    match_norm: bool = False  # scale what a balance gives to the norm of the sum
+    mask: str = ""  # which weights may change, see unlearnkit.masks; empty = all
+    mask_share: float = Field(0.5, gt=0, le=1)  # share of the weights a mask leaves free
 
 
 @dataclass
@@ -102,6 +109,14 @@ class TrainingData:
             for view, encoded in self.encoded.items()
         }
 
+    def losses(self, model: nn.Module, view: str, batches: int) -> Iterator[Tensor]:
+        """ℓ of `batches` batches of a view, taken evenly from it; no order of this object is touched."""
+        encoded = self.encoded[view]
+        rows = [i * len(encoded) // (batches * self.batch_size) for i in range(batches * self.batch_size)]
+        for k in range(batches):
+            chosen = rows[k::batches]
+            yield answer_tokens(model, collate(encoded, chosen, self.pad).to(self.device))[0].loss
+
     def _next(self, split: str) -> list[int]:
         if not self.queues.get(split):
             self.queues[split] = shuffled_batches(self.encoded[split], self.batch_size, self.order)
@@ -158,7 +173,8 @@ def unlearn(
         model.eval()
         reference = chosen.prepare(model, data)
         prepared = time.perf_counter()
-        start = {n: p.detach().clone() for n, p in parameters.items()} if chosen.needs_start else {}
+        mask = MASKS[loop.mask](model, parameters, data, loop.mask_share, seed) if loop.mask else None
+        start = {n: p.detach().clone() for n, p in parameters.items()} if chosen.needs_start or mask else {}
 
         accelerator = _accelerator(problem.device, loop)
         optimizer = torch.optim.AdamW(
@@ -166,6 +182,8 @@ def unlearn(
         )
         trained, optimizer = accelerator.prepare(model, optimizer)
         trained.train()
+        combined = balance(loop.balance, loop.match_norm)
+        gradients = Gradients(accelerator, chosen, parameters, combined, mask, loop.accumulation)
         rows: list[dict[str, Any]] = []
         tokens, stopped = 0, ""
         bar = tqdm(range(steps), desc=name, unit="step", leave=False, disable=not progress)
@@ -179,13 +197,16 @@ def unlearn(
                 batch = StepBatch(data.draw(), reference, step)
                 losses = chosen.objectives(trained, batch)
                 _check_finite(losses, name, step, loop, rows)
-                _backward(accelerator, losses, chosen, list(parameters.values()), loop.accumulation, traced, row)
+                gradients.add(losses, traced, row)
                 tokens += sum(b.tokens for b in batch.views.values())
+            gradients.finish(traced, row)
             norm = accelerator.clip_grad_norm_(parameters.values(), loop.clip or math.inf)
             row["grad_norm"] = float(norm)  # of the combined gradient, before clipping
             if not math.isfinite(row["grad_norm"]):
                 raise _diverged(name, "gradient", step, loop, rows)
             optimizer.step()
+            if mask:
+                _restore(parameters, start, mask)
             row["seconds"] = time.perf_counter() - prepared
             rows.append(row)
             bar.set_postfix({k.removesuffix("_loss"): f"{row[k]:.3f}" for k in row if k.endswith("_loss")})
@@ -227,13 +248,15 @@ def configure_method(modality: str, method: str | Method, settings: dict[str, An
             raise unknown(f"setting of {cls.__name__}", key, [*cls.model_fields, *Loop.model_fields])
     try:
         chosen = cls(**own) if isinstance(method, str) else method.model_copy(update=own)
-        return chosen, Loop(**{**cls.loop, **rest})
+        loop = Loop(**{**cls.loop, **rest})
     except ValidationError as error:
         first = error.errors()[0]
         raise UnlearnkitError(
             f"setting '{'.'.join(map(str, first['loc']))}' of {cls.__name__} can't be {first['input']!r}: "
             f"{first['msg']}."
         ) from error
+    _ = BALANCES[loop.balance], loop.mask and MASKS[loop.mask]  # an unknown name raises before any work
+    return chosen, loop
 
 
 def _encode(problem: Any, method: Method, model: nn.Module, loop: Loop, seed: int) -> TrainingData:
@@ -279,44 +302,11 @@ def _schedule(loop: Loop, step: int, steps: int) -> float:
     return {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[loop.schedule]
 
 
-def _backward(
-    accelerator: Accelerator,
-    losses: Objectives,
-    method: Method,
-    parameters: list[Tensor],
-    share: int,
-    traced: bool,
-    row: dict[str, Any],
-) -> None:
-    """Add the gradient of γF + αR to `.grad`; at traced steps both gradients apart, with norms and cosine."""
-    parts = [
-        (kind, weight, loss)
-        for kind, weight, loss in (("forget", method.gamma, losses.forget), ("retain", method.alpha, losses.retain))
-        if loss is not None
-    ]
-    if not parts:
-        raise UnlearnkitError(f"{type(method).__name__}.objectives returned neither a forget nor a retain loss.")
-    for kind, _, loss in parts:
-        row[f"{kind}_loss"] = row.get(f"{kind}_loss", 0.0) + float(loss.detach()) / share
-    if not traced or accelerator.num_processes > 1:
-        total = torch.stack([weight * loss for _, weight, loss in parts]).sum() / share
-        accelerator.backward(total)
-        return
-    gradients: dict[str, list[Tensor]] = {}
-    for k, (kind, weight, loss) in enumerate(parts):
-        found = torch.autograd.grad(loss / share, parameters, retain_graph=k < len(parts) - 1, allow_unused=True)
-        gradients[kind] = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True)]
-        row[f"{kind}_grad_norm"] = math.sqrt(_dot(gradients[kind], gradients[kind]))
-        for parameter, gradient in zip(parameters, gradients[kind], strict=True):
-            scaled = weight * gradient.detach()
-            parameter.grad = scaled if parameter.grad is None else parameter.grad + scaled
-    if len(parts) == 2:
-        size = row["forget_grad_norm"] * row["retain_grad_norm"]
-        row["cosine"] = _dot(gradients["forget"], gradients["retain"]) / size if size else math.nan
-
-
-def _dot(a: list[Tensor], b: list[Tensor]) -> float:
-    return float(torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum())
+@torch.no_grad()
+def _restore(parameters: dict[str, Tensor], start: dict[str, Tensor], mask: dict[str, Tensor]) -> None:
+    """Masked-out weights as they were: weight decay does not respect a gradient of zero."""
+    for name, parameter in parameters.items():
+        parameter.copy_(torch.where(mask[name] > 0, parameter, start[name]))
 
 
 def _check_finite(losses: Objectives, name: str, step: int, loop: Loop, rows: list[dict[str, Any]]) -> None:

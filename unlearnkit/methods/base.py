@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -24,10 +24,11 @@ class Card:
 
 @dataclass
 class Objectives:
-    """The two losses to descend; either may be absent."""
+    """The two losses to descend; either may be absent. `log` goes into the trace."""
 
     forget: Tensor | None = None
     retain: Tensor | None = None
+    log: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass

@@ -7,7 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-
 from unlearnkit.models import store
 from unlearnkit.models.load import quiet
 from unlearnkit.models.recipe import (

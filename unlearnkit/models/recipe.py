@@ -132,7 +132,8 @@ def train_text(
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
             )
-        ).to(device)
+        )
+        model.to(device)
     encoded = encode(tokenizer, Template(), pairs, context_length(model))
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     order = random.Random(recipe.seed)

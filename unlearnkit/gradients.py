@@ -1,0 +1,126 @@
+"""The step's gradient: forget and retain gradients, apart where someone looks at them, combined by a balance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unlearnkit.balances import Balance
+from unlearnkit.errors import UnlearnkitError
+from unlearnkit.methods import Method, Objectives
+
+
+@dataclass
+class Gradients:
+    """Adds the gradient of one micro-batch to `.grad`.
+
+    Attributes:
+        parameters: name → trained parameter.
+        balance: how the two gradients combine; None is the weighted sum, in one backward pass.
+        mask: name → 1 where a weight may change, None for all of them.
+        share: micro-batches a step.
+    """
+
+    accelerator: Any
+    method: Method
+    parameters: dict[str, Tensor]
+    balance: Balance | None = None
+    mask: dict[str, Tensor] | None = None
+    share: int = 1
+    apart: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def add(self, losses: Objectives, traced: bool, row: dict[str, Any]) -> None:
+        """Backward pass of γF + αR (or what the balance makes of both); at traced steps norms and cosine in `row`.
+
+        Raises:
+            UnlearnkitError: no loss at all; a balance without two losses or with several processes.
+        """
+        parts = [
+            (kind, weight, loss)
+            for kind, weight, loss in (
+                ("forget", self.method.gamma, losses.forget),
+                ("retain", self.method.alpha, losses.retain),
+            )
+            if loss is not None
+        ]
+        name = type(self.method).__name__
+        if not parts:
+            raise UnlearnkitError(f"{name}.objectives returned neither a forget nor a retain loss.")
+        for kind, _, loss in parts:
+            row[f"{kind}_loss"] = row.get(f"{kind}_loss", 0.0) + float(loss.detach()) / self.share
+        row.update(losses.log)
+        several = self.accelerator.num_processes > 1
+        if self.balance and (len(parts) < 2 or several):
+            why = (
+                "runs in several processes"
+                if several
+                else f"has no {'forget' if losses.forget is None else 'retain'} loss"
+            )
+            raise UnlearnkitError(f"a balance combines two gradients, but {name} {why}; leave balance at 'sum'.")
+        if not self.balance and (not traced or several):
+            total = torch.stack([weight * loss for _, weight, loss in parts]).sum() / self.share
+            self.accelerator.backward(total)
+            return
+        targets = list(self.parameters.values())
+        found: dict[str, list[Tensor]] = {}
+        for k, (kind, _, loss) in enumerate(parts):
+            raw = torch.autograd.grad(loss / self.share, targets, retain_graph=k < len(parts) - 1, allow_unused=True)
+            found[kind] = [torch.zeros_like(p) if g is None else g.detach() for g, p in zip(raw, targets, strict=True)]
+            before = self.apart.get(kind)
+            self.apart[kind] = (
+                found[kind] if before is None else [a + b for a, b in zip(before, found[kind], strict=True)]
+            )
+        if not self.balance:
+            for kind, weight, _ in parts:
+                for parameter, gradient in zip(targets, found[kind], strict=True):
+                    scaled = weight * gradient
+                    parameter.grad = scaled if parameter.grad is None else parameter.grad + scaled
+
+    def finish(self, traced: bool, row: dict[str, Any]) -> None:
+        """After the last micro-batch of a step: conflict in `row`, the balance's gradient and the mask in `.grad`."""
+        forget, retain = (self.apart.get(kind) for kind in ("forget", "retain"))
+        if traced:
+            norms = {kind: math.sqrt(dot(g, g)) for kind, g in self.apart.items()}
+            row.update({f"{kind}_grad_norm": norm for kind, norm in norms.items()})
+            if forget and retain:
+                size = norms["forget"] * norms["retain"]
+                row["cosine"] = dot(forget, retain) / size if size else math.nan
+                row.update(layer_cosines(list(self.parameters), forget, retain))
+        if self.balance and forget and retain:
+            pair = [
+                torch.cat([weight * g.reshape(-1) for g in part])
+                for weight, part in ((self.method.gamma, forget), (self.method.alpha, retain))
+            ]
+            combined, log = self.balance(pair[0], pair[1], row["retain_loss"])
+            row.update(log)
+            sizes = [p.numel() for p in self.parameters.values()]
+            for parameter, gradient in zip(self.parameters.values(), combined.split(sizes), strict=True):
+                parameter.grad = gradient.view_as(parameter).clone()
+        if self.mask is not None:
+            for name, parameter in self.parameters.items():
+                if parameter.grad is not None:
+                    parameter.grad = parameter.grad * self.mask[name]
+        self.apart = {}
+
+
+def dot(a: list[Tensor], b: list[Tensor]) -> float:
+    return float(torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum())
+
+
+def layer_cosines(names: list[str], forget: list[Tensor], retain: list[Tensor]) -> dict[str, float]:
+    """cos(g_f, g_r) within each layer, as `cosine_layer<i>`; parameters outside layers are left out."""
+    groups: dict[int, list[int]] = {}
+    for k, name in enumerate(names):
+        number = next((int(part) for part in name.split(".") if part.isdigit()), None)
+        if number is not None:
+            groups.setdefault(number, []).append(k)
+    out = {}
+    for number, members in sorted(groups.items()):
+        f, r = [forget[k] for k in members], [retain[k] for k in members]
+        size = math.sqrt(dot(f, f) * dot(r, r))
+        out[f"cosine_layer{number}"] = dot(f, r) / size if size else math.nan
+    return out
