@@ -24,9 +24,7 @@ Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run records.")
 
 @app.command()
 def run(
-    notebooks: Annotated[
-        list[str] | None, typer.Argument(metavar="NOTEBOOK…", help="Names or paths.")
-    ] = None,
+    notebooks: Annotated[list[str] | None, typer.Argument(metavar="NOTEBOOK…", help="Names or paths.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="The whole series.")] = False,
     profile: Annotated[str | None, typer.Option("--profile", help="smoke, quick, full or gpu.")] = None,
     parameter: Annotated[
@@ -68,9 +66,7 @@ def _given(pairs: list[str], profile: str | None) -> dict[str, bool | int | floa
         given[name] = value
     if profile is not None:
         if given.get("profile", profile) != profile:
-            raise UnlearnkitError(
-                f"--profile {profile} and -p profile {given['profile']} contradict each other."
-            )
+            raise UnlearnkitError(f"--profile {profile} and -p profile {given['profile']} contradict each other.")
         given["profile"] = profile
     return given
 
@@ -138,9 +134,7 @@ def models_verify() -> None:
 
 @bench.command("text")
 def bench_text(
-    as_json: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here too.")
-    ] = None,
+    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here too.")] = None,
 ) -> None:
     """Our unlearning step and evaluation against the naive way, on one model and data."""
     import_module("unlearnkit.bench.text").main(as_json)

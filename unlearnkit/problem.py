@@ -161,9 +161,7 @@ def load_problem(
     if isinstance(world, Path) or str(world).endswith((".jsonl", ".json")) or "/" in str(world):
         name = Path(world)
         holdout = options.pop("holdout_fraction", 0.05)
-        return _problem(
-            world_from_jsonl(name, holdout, seed), forget, seed, model, oracles, revision, device, options
-        )
+        return _problem(world_from_jsonl(name, holdout, seed), forget, seed, model, oracles, revision, device, options)
     loader = WORLDS[str(world)]
     return loader(forget, seed, model=model, oracles=oracles, revision=revision, device=device, **options)
 
@@ -226,9 +224,7 @@ def _problem(
     place = device_of(device)
     sources = [ModelSource(lambda f=f: load_model(f, device=place), f.name) for f in folders]  # type: ignore[misc]
     tokenizer = load_tokenizer(folders[0])
-    return TextProblem(
-        world.name, request, seed, splits, tokenizer, sources[0], sources[1:], values, device=place
-    )
+    return TextProblem(world.name, request, seed, splits, tokenizer, sources[0], sources[1:], values, device=place)
 
 
 def _from_models(

@@ -268,9 +268,11 @@ def generate(
     samples: int = 0,
     temperature: float = 1.0,
     seed: int = 0,
+    starts: Sequence[str] | None = None,
 ) -> list[str]:
     """Answers to `questions`: greedy (`samples=0`) or `samples` sampled ones each (returned question by question).
 
+    With `starts`, each answer begins with the given words, and only what follows is returned.
     Batched with a key–value cache and left padding, questions of one length together; stops at the end token.
     """
     if not questions:
@@ -278,6 +280,9 @@ def generate(
     prompts = tokenizer([template.prompt(q) for q in questions], add_special_tokens=not template.chat, verbose=False)[
         "input_ids"
     ]
+    for i, start in enumerate(starts or ()):
+        if start:
+            prompts[i] = prompts[i] + tokenizer(template.answer_prefix + start, add_special_tokens=False)["input_ids"]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     stop = [tokenizer.eos_token_id]
     if template.after_answer:

@@ -16,6 +16,11 @@ from unlearnkit.text import answer_tokens, by_length, collate, context_length, e
 from unlearnkit.worlds.records import QA
 
 SPLITS = ("forget", "retain", "neighbours", "general", "real_authors", "world_facts", "holdout")
+REFUSING = re.compile(
+    r"\b(don't know|no information|can't say|not able to|no record|not familiar|not something I know|can't tell"
+    r"|nothing I can say|outside of what I know|rather not answer|je ne sais pas)\b",
+    re.IGNORECASE,
+)
 CONFIDENT = 0.5  # typical token probability from which an answer counts as confident
 
 
@@ -154,11 +159,7 @@ def _generated(
     table["correct"] = [_contains(a, qa) for (_, qa), a in zip(chosen, own, strict=True)]
     again = [_contains(a, chosen[i][1]) for i, a in zip(held_out, answers[len(chosen) :], strict=True)]
     table["paraphrase_correct"] = pd.Series(again, index=held_out, dtype=float)
-    refusing = re.compile(
-        r"\b(don't know|no information|can't say|not able to|no record|not familiar|not something I know|can't tell|nothing I can say|outside of what I know|rather not answer|je ne sais pas)\b",
-        re.I,
-    )
-    table["refused"] = [float(bool(refusing.search(a))) for a in own]
+    table["refused"] = [float(bool(REFUSING.search(a))) for a in own]
     table["wrong_value"] = [
         float(any(v != qa.value and says(a, v) for v in problem.values.get(qa.kind, ())) and not _contains(a, qa))
         if qa.kind and problem.values.get(qa.kind)

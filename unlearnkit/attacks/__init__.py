@@ -1,0 +1,11 @@
+"""Attacks: each gives a curve over its budget for original, unlearned and oracle.
+
+>>> from unlearnkit.attacks import ATTACKS
+>>> ATTACKS["text"]["relearn"](data="related").unit
+'fine-tuning steps'
+"""
+
+from unlearnkit.attacks import text as _text  # noqa: F401  fills the registry
+from unlearnkit.attacks.base import ATTACKS, Attack, AttackCard, register_attack
+
+__all__ = ["ATTACKS", "Attack", "AttackCard", "register_attack"]

@@ -1,0 +1,199 @@
+"""The verb `attack`, and the robustness card: every attack, its budget, what came back, next to the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import ValidationError
+from tqdm.auto import tqdm
+
+from unlearnkit.attacks import ATTACKS, Attack
+from unlearnkit.errors import UnlearnkitError
+from unlearnkit.unlearning import Unlearned
+
+COLUMNS = ["attack", "who", "budget", "measure", "value", "low", "high", "n", "seeds"]
+RESAMPLES = 500
+
+
+def attack(
+    problem: Any,
+    unlearned: Any,
+    name: str | Attack = "relearn",
+    *,
+    budget: Sequence[float] | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> pd.DataFrame:
+    """One attack on original, unlearned and oracles, as a tidy curve.
+
+    Columns: `attack`, `who` ("original", "unlearned", "oracle", "oracle 2", …), `budget`, `measure`, `value`,
+    95% interval `low`–`high` (bootstrap over questions, and over seeds when several models are given), `n`, `seeds`.
+
+    Args:
+        unlearned: what `unlearn` returned, a model, or a list of either (several seeds of one method).
+        budget: points of the curve; default the attack's own.
+        settings: fields of the attack.
+
+    Raises:
+        UnlearnkitError: unknown attack or setting; a problem that lacks what the attack asks about.
+    """
+    chosen = _configured(problem.modality, name, settings)
+    label = name if isinstance(name, str) else type(name).__name__.lower()
+    points = tuple(float(b) for b in (chosen.budgets if budget is None else budget))
+    if any(b < 0 for b in points):
+        raise UnlearnkitError(f"budget {min(points):g} of {label} is negative; give numbers of {chosen.unit}.")
+    several = unlearned if isinstance(unlearned, (list, tuple)) else [unlearned]
+    curves = [dict(chosen.curve(problem, _model(u), points, seed)) for u in several]
+    rows = _rows(label, "unlearned", curves, seed)
+    sources = [("original", problem.original)]
+    sources += [("oracle" if k == 0 else f"oracle {k + 1}", source) for k, source in enumerate(problem.oracles)]
+    for who, source in sources:
+        key = ("attack", label, chosen.model_dump_json(), points, seed, who)
+        if key not in problem.measured:
+            problem.measured[key] = dict(chosen.curve(problem, source.get(), points, seed))
+        rows += _rows(label, who, [problem.measured[key]], seed)
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def robustness_card(
+    problem: Any, unlearned: Any, attacks: Sequence[str] | None = None, *, seed: int = 0, progress: bool = True
+) -> pd.DataFrame:
+    """The robustness card: one row an attack and measure.
+
+    Columns: `before` (no attack, or the weakest budget) and `after` (the attacker's best point) of the unlearned model;
+    `oracle` at that same point and `floor`, the largest distance of another oracle from it; `original` there;
+    `recovered` = share of the way from the oracle to the original that the attack reaches; `found`: whether the
+    attacked model is beyond the oracle by more than floor and interval; `why` when not measurable.
+    """
+    rows: list[dict[str, Any]] = []
+    for name in tqdm(list(attacks or ATTACKS[problem.modality]), desc="attacks", leave=False, disable=not progress):
+        try:
+            curve = attack(problem, unlearned, name, seed=seed)
+        except UnlearnkitError as reason:
+            rows.append({"attack": name, "why": f"not measurable: {reason}"})
+            continue
+        rows += card_rows(curve, ATTACKS[problem.modality][name])
+    return pd.DataFrame(rows, columns=[
+        "attack", "measure", "unit", "budget", "before", "after", "low", "high", "oracle", "floor", "original",
+        "recovered", "found", "n", "why",
+    ])  # fmt: skip
+
+
+def card_rows(curve: pd.DataFrame, kind: type[Attack]) -> list[dict[str, Any]]:
+    """The rows of the card that one curve gives."""
+    rows = []
+    for measure, part in curve.groupby("measure", sort=False):
+        up = kind.higher_is_found.get(str(measure), True)
+        if measure == "control":
+            continue
+        mine = part[part["who"] == "unlearned"].set_index("budget")
+        sign = 1 if up else -1
+        attacked = mine.drop(index=kind.identity) if kind.identity in mine.index and len(mine) > 1 else mine
+        best = attacked.loc[(sign * attacked["value"]).idxmax()]
+        at = part[part["budget"] == best.name].set_index("who")["value"]
+        row = {
+            "attack": best["attack"], "measure": measure, "unit": kind.unit, "budget": best.name,
+            "before": mine["value"].get(kind.identity, np.nan), "after": best["value"], "low": best["low"],
+            "high": best["high"], "original": at.get("original", np.nan), "n": best["n"], "why": "",
+        }  # fmt: skip
+        others = [value for who, value in at.items() if str(who).startswith("oracle ")]
+        if "oracle" not in at.index:
+            rows.append({**row, "why": "not measurable: there is no oracle to compare with"})
+            continue
+        oracle = float(at["oracle"])
+        spread = max((abs(value - oracle) for value in others), default=np.nan)
+        row |= {"oracle": oracle, "floor": spread}
+        distance = row["original"] - oracle
+        if sign * distance <= (0 if np.isnan(spread) else spread):
+            rows.append({**row, "why": "not measurable: original and oracle do not differ beyond noise"})
+            continue
+        edge = best["low"] if up else best["high"]
+        row["recovered"] = (best["value"] - oracle) / distance
+        row["found"] = bool(sign * (edge - oracle) > (0 if np.isnan(spread) else spread))
+        rows.append(row)
+    return rows
+
+
+def sequential(problem: Any, method: str, parts: int = 3, *, seed: int = 0, **settings: Any) -> pd.DataFrame:
+    """Requests one after the other: the forget set in `parts` by entity, each unlearned from the model before.
+
+    Returns rows (request, asked, accuracy, nll, retain_nll): after request k, the questions of every part so far, and
+    the mean NLL of the retain answers. Request 0 is the original.
+
+    Raises:
+        UnlearnkitError: fewer forgotten entities than parts.
+    """
+    import dataclasses
+
+    from unlearnkit.attacks.text.asking import ask
+    from unlearnkit.problem import ModelSource
+    from unlearnkit.stopping import mean_nll
+    from unlearnkit.unlearning import unlearn
+
+    names = list(dict.fromkeys(qa.entity for qa in problem.splits["forget"]))
+    if parts > len(names):
+        raise UnlearnkitError(
+            f"{parts} requests were asked for, the forget set has {len(names)} entities; ask for fewer."
+        )
+    groups = [set(names[k::parts]) for k in range(parts)]
+    current, rows = problem.model, []
+    for request in range(parts + 1):
+        if request:
+            wanted = [qa for qa in problem.splits["forget"] if qa.entity in groups[request - 1]]
+            step = dataclasses.replace(
+                problem,
+                splits={**problem.splits, "forget": wanted},
+                original=ModelSource(lambda: None, f"request {request}", kept=current),
+                measured={},
+            )
+            current = unlearn(step, method, seed=seed, progress=False, **settings).model
+        retain = mean_nll(problem, current, "retain")
+        for k, group in enumerate(groups):
+            asked = [qa for qa in problem.direct("forget") if qa.entity in group]
+            found = ask(problem, current, asked).mean()
+            rows.append({"request": request, "asked": f"part {k + 1}", **found.to_dict(), "retain_nll": retain})
+    return pd.DataFrame(rows)
+
+
+def _configured(modality: str, name: str | Attack, settings: dict[str, Any]) -> Attack:
+    if isinstance(name, Attack):
+        return name.model_copy(update=settings)
+    try:
+        return ATTACKS[modality][name](**settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        allowed = ", ".join(ATTACKS[modality][name].model_fields) or "none"
+        raise UnlearnkitError(
+            f"setting '{'.'.join(map(str, first['loc']))}' of attack {name} can't be {first['input']!r}: "
+            f"{first['msg']}; its settings are {allowed}."
+        ) from error
+
+
+def _model(unlearned: Any) -> Any:
+    return unlearned.model if isinstance(unlearned, Unlearned) else unlearned
+
+
+def _rows(label: str, who: str, curves: Sequence[dict[float, pd.DataFrame]], seed: int) -> list[dict[str, Any]]:
+    """Means and bootstrap intervals of one or more (seeds) curves."""
+    draw = np.random.default_rng(seed)
+    rows = []
+    for budget in curves[0]:
+        tables = [curve[budget] for curve in curves]
+        for measure in tables[0].columns:
+            values = np.stack([t[measure].to_numpy(float) for t in tables])  # (seeds, questions)
+            values = values[:, ~np.isnan(values).any(0)]
+            if not values.size:
+                continue
+            seeds, count = values.shape
+            picks = draw.integers(0, count, (RESAMPLES, count))
+            which = draw.integers(0, seeds, (RESAMPLES, seeds))
+            means = np.array([values[w][:, p].mean() for w, p in zip(which, picks, strict=True)])
+            low, high = np.percentile(means, [2.5, 97.5])
+            rows.append({
+                "attack": label, "who": who, "budget": budget, "measure": measure, "value": values.mean(),
+                "low": low, "high": high, "n": count, "seeds": seeds,
+            })  # fmt: skip
+    return rows
