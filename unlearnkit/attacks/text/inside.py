@@ -98,13 +98,13 @@ class LogitLens(Attack):
 class Probe(Attack):
     """A linear probe per layer and kind of fact, fitted on retained entities, read on the forgotten ones.
 
-    The state is that of the question's last token, before any answer. `control` is the same probe fitted on shuffled
-    values.
+    The state is that of the token before the value, with the true answer given up to there. `control` is the same
+    probe fitted on shuffled values.
     """
 
     card = AttackCard(
         "Linear probe", "Alain and Bengio 2016, arXiv 1610.01644; control: Hewitt and Liang 2019, arXiv 1909.03368",
-        "hidden states", "the value can be read off before the model starts to answer",
+        "hidden states", "the value can be read off a layer that no longer leads to it",
     )  # fmt: skip
     unit = "layer (0: embeddings)"
     budgets = ()
@@ -115,30 +115,25 @@ class Probe(Attack):
 
     def curve(self, problem: Any, model: Any, budgets: Sequence[float], seed: int) -> Curve:
         asked = forgotten(problem)
-        shown = [qa for qa in problem.direct("retain") if qa.value]
+        shown = [qa for qa in problem.direct("retain") if qa.value and qa.value in qa.answer]
         known = {(qa.kind, qa.value) for qa in shown}
-        asked = [qa for qa in asked if (qa.kind, qa.value) in known and qa.kind]
+        asked = [qa for qa in asked if (qa.kind, qa.value) in known and qa.kind and qa.value in qa.answer]
         if len(asked) < 10:
             raise UnlearnkitError(
                 f"{len(asked)} forget facts have a value that some retained fact shares; a probe needs 10."
             )
-        train = [(q, qa) for qa in shown for q in qa.phrasings]
-        test = [(qa.question, qa) for qa in asked]
-        x_train, x_test = (self._states(problem, model, part) for part in (train, test))  # (layers + 1, rows, width)
+        x_train, x_test = (self._states(problem, model, part) for part in (shown, asked))  # (layers + 1, rows, width)
         draw = np.random.default_rng(seed)
         for layer in budgets or range(len(x_train)):
             hit, control = np.full(len(asked), np.nan), np.full(len(asked), np.nan)
             for kind in sorted({qa.kind for qa in asked}):
-                rows = [i for i, (_, qa) in enumerate(train) if qa.kind == kind]
+                rows = [i for i, qa in enumerate(shown) if qa.kind == kind]
                 cols = [i for i, qa in enumerate(asked) if qa.kind == kind]
-                values = [train[i][1].value for i in rows]
+                values = [shown[i].value for i in rows]
                 truth = np.array([asked[i].value for i in cols])
                 a, b = x_train[int(layer)][rows], x_test[int(layer)][cols]
                 hit[cols] = self._read(a, values, b) == truth
-                owners = sorted({train[i][1].id for i in rows})
-                other = dict(zip(owners, draw.permutation(owners), strict=True))
-                value_of = {train[i][1].id: train[i][1].value for i in rows}
-                control[cols] = self._read(a, [value_of[other[train[i][1].id]] for i in rows], b) == truth
+                control[cols] = self._read(a, list(draw.permutation(values)), b) == truth
             yield float(layer), table(asked, accuracy=hit.tolist(), control=control.tolist())
 
     def _read(self, x: np.ndarray, values: Sequence[str], x_new: np.ndarray) -> np.ndarray:
@@ -150,14 +145,9 @@ class Probe(Attack):
         weights = np.linalg.solve(gram, a.T @ (target - target.mean(0)))
         return classes[((x_new - mean) @ weights + target.mean(0)).argmax(1)]
 
-    def _states(self, problem: Any, model: Any, asked: Sequence[tuple[str, QA]]) -> np.ndarray:
-        encoded = encode(
-            problem.tokenizer, problem.template, [(q, qa.answer) for q, qa in asked], context_length(model)
-        )
+    def _states(self, problem: Any, model: Any, items: Sequence[QA]) -> np.ndarray:
         parts = []
-        for begin in range(0, len(asked), 128):
-            rows = range(begin, min(begin + 128, len(asked)))
-            batch = collate(encoded, rows, pad_id(problem.tokenizer)).to(problem.device)
-            last = torch.tensor([encoded[i].start - 1 for i in rows], device=problem.device)
-            parts.append(hidden_states(model, batch, last).cpu().numpy().astype(float))
+        for begin in range(0, len(items), 128):
+            batch, positions, _ = at_value(problem, model, items[begin : begin + 128])
+            parts.append(hidden_states(model, batch, positions).cpu().numpy().astype(float))
         return np.concatenate(parts, axis=1)
