@@ -1,0 +1,106 @@
+"""Balances against their formulas, and weight masks."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unlearnkit.balances import BALANCES, PrimalDual, balance, forget_first, munba, ngdiff, retain_first
+from unlearnkit.errors import UnlearnkitError
+from unlearnkit.masks import MASKS, _top
+
+SOLVERS = {"cagrad", "nashmtl", "upgrad", "dualproj"}  # of TorchJD; need packages that a plain install lacks
+FREE = sorted(set(BALANCES) - SOLVERS - {"sum"})
+pair = st.lists(st.floats(-2, 2), min_size=6, max_size=6).map(lambda x: torch.tensor(x, dtype=torch.float64).view(2, 3))
+
+
+def both(f, r):
+    return torch.tensor(f, dtype=torch.float64), torch.tensor(r, dtype=torch.float64)
+
+
+def test_conflict_by_hand():
+    f, r = both([1.0, -1.0], [0.0, 2.0])  # f·r = −2
+    assert retain_first(f, r).tolist() == [1.0, 2.0]  # g_f without its part against g_r: [1, 0] + [0, 2]
+    assert forget_first(f, r).tolist() == [2.0, 0.0]  # g_r without its part along g_f: [1, −1] + [1, 1]
+    assert ngdiff(f, r).tolist() == pytest.approx([1 / math.sqrt(2), 1 - 1 / math.sqrt(2)])
+
+
+def test_without_conflict_retain_first_is_the_sum():
+    f, r = both([1.0, 1.0], [0.0, 2.0])
+    assert torch.equal(retain_first(f, r), f + r)
+
+
+@given(pair)
+def test_retain_first_never_harms_retain_to_first_order(g):
+    f, r = g
+    assert float(retain_first(f, r) @ r) >= float(r @ r) - 1e-9
+    if float(f @ f) > 1e-12:
+        assert float(forget_first(f, r) @ f) == pytest.approx(float(f @ f), abs=1e-6)
+
+
+def test_munba_is_the_nash_bargaining_point():
+    """At the bargaining point both gains, weighted by their share, are equal: α ∘ (Gα) = 1."""
+    f, r = both([1.0, -0.5, 0.2], [0.3, 2.0, -1.0])
+    combined = munba(f, r)
+    system = torch.stack([r, f], 1)
+    alpha = torch.linalg.lstsq(system, combined[:, None]).solution[:, 0]
+    gram = system.T @ system
+    assert (alpha * (gram @ alpha)).tolist() == pytest.approx([1.0, 1.0], abs=1e-6)
+    assert (alpha > 0).all()
+
+
+def test_mgda_is_the_shortest_vector_between_the_two():
+    f, r = both([1.0, -1.0], [0.0, 2.0])
+    combined, log = balance("mgda")(f, r, 0.0)
+    share = float(((r - f) @ r / (f - r).square().sum()).clamp(0, 1))
+    assert combined.tolist() == pytest.approx((share * f + (1 - share) * r).tolist(), abs=1e-4)
+    assert log["weight_forget"] == pytest.approx(share, abs=1e-4)
+
+
+def test_primal_dual_raises_the_multiplier_while_retain_is_above_its_level():
+    rule = PrimalDual(multiplier=1.0, rate=0.5, slack=1.0)
+    f, r = both([1.0, 0.0], [0.0, 1.0])
+    seen = [rule(f, r, loss)[1]["multiplier"] for loss in (1.0, 4.0, 0.0, 0.0, 0.0)]
+    assert seen == [1.0, 0.5, 1.5, 0.5, 0.0]  # ε = 2: λ moves by 0.5·(R − 2), never below 0
+    assert rule(f, r, 0.0)[0].tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_matched_norm(name):
+    f, r = both([1.0, -1.0, 0.5], [0.2, 2.0, -1.0])
+    combined, _ = balance(name, match_norm=True)(f.float(), r.float(), 1.0)
+    assert float(combined.norm()) == pytest.approx(float((f + r).norm()), rel=1e-4)
+
+
+def test_names():
+    assert balance("sum") is None
+    with pytest.raises(UnlearnkitError, match="Did you mean 'mgda'"):
+        balance("mgd")
+
+
+def test_top_share_of_scores():
+    scores = {"a": torch.tensor([3.0, 1.0]), "b": torch.tensor([[2.0, 0.0]])}
+    kept = _top(scores, 0.5)
+    assert kept["a"].tolist() == [1.0, 0.0] and kept["b"].tolist() == [[1.0, 0.0]]
+
+
+class OneBatch:
+    """Two weights; the forget loss depends on the first, the retain loss on the second."""
+
+    def losses(self, model, view, batches):
+        for _ in range(batches):
+            yield (model.weight[0, 0] if view == "forget" else model.weight[0, 1]) * 3.0
+
+
+def test_salun_and_wagle_find_the_weight_that_matters():
+    model = torch.nn.Linear(2, 1, bias=False)
+    parameters = dict(model.named_parameters())
+    for name in ("salun", "wagle"):
+        mask = MASKS[name](model, parameters, OneBatch(), 0.5, 0)
+        assert mask["weight"].tolist() == [[1.0, 0.0]], name
+    random = MASKS["random"](model, parameters, OneBatch(), 0.5, 0)
+    assert float(random["weight"].sum()) == 1.0
