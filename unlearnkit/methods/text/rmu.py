@@ -30,7 +30,7 @@ class RMU(Method):
         "answers become noise instead of the oracle's plausible guesses; a relearning attack undoes it",
     )
     loop = {"lr": 1e-3, "steps": 80}
-    search = {"layer": [1, 2, 3], "scale": (0.5, 8.0), "alpha": (1.0, 100.0)}
+    search = {"layer": [1, 2, 3], "scale": (0.5, 8.0), "alpha": (10.0, 1000.0)}
 
     layer: int = 2  # l: hidden states after this many decoder layers
     c: float | None = None  # length of the target; None: adaptive, `scale` × the mean norm of h_l
