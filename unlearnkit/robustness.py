@@ -63,7 +63,8 @@ def robustness_card(
 ) -> pd.DataFrame:
     """The robustness card: one row an attack and measure.
 
-    Columns: `before` (no attack, or the weakest budget) and `after` (the attacker's best point) of the unlearned model;
+    Columns: `before` (no attack, or the weakest budget) and `after` (the attacker's best point against the
+    oracle) of the unlearned model;
     `oracle` at that same point and `floor`, the largest distance of another oracle from it; `original` there;
     `recovered` = share of the way from the oracle to the original that the attack reaches; `found`: whether the
     attacked model is beyond the oracle by more than floor and interval; `why` when not measurable.
@@ -92,7 +93,8 @@ def card_rows(curve: pd.DataFrame, kind: type[Attack]) -> list[dict[str, Any]]:
         mine = part[part["who"] == "unlearned"].set_index("budget")
         sign = 1 if up else -1
         attacked = mine.drop(index=kind.identity) if kind.identity in mine.index and len(mine) > 1 else mine
-        best = attacked.loc[(sign * attacked["value"]).idxmax()]
+        target = part[part["who"] == "oracle"].set_index("budget")["value"].reindex(attacked.index).fillna(0.0)
+        best = attacked.loc[(sign * (attacked["value"] - target)).idxmax()]
         at = part[part["budget"] == best.name].set_index("who")["value"]
         row = {
             "attack": best["attack"], "measure": measure, "unit": kind.unit, "budget": best.name,

@@ -17,8 +17,11 @@ from unlearnkit.text import IGNORE, Batch, collate, context_length, encode, pad_
 
 
 def soft_nll(model: Any, batch: Batch, soft: Tensor) -> Tensor:
-    """Mean answer NLL of each sequence with `soft` (vectors, width) before it: (sequences,)."""
-    embedded = model.get_input_embeddings()(batch.ids)  # (sequences, tokens, width)
+    """Mean answer NLL of each sequence with `soft` (vectors, width) before it: (sequences,).
+
+    Tokens are looked up in the embedding's table, past anything that guards the input.
+    """
+    embedded = F.embedding(batch.ids, model.get_input_embeddings().weight)  # (sequences, tokens, width)
     whole = torch.cat([soft.to(embedded.dtype).expand(len(batch), -1, -1), embedded], 1)
     logits = model(inputs_embeds=whole, use_cache=False).logits[:, len(soft) :]
     labels = batch.labels[:, 1:]

@@ -10,6 +10,7 @@ from unlearnkit.methods.text.ceu import CEU, ceu_loss
 from unlearnkit.methods.text.dpo import DPO, dpo_loss
 from unlearnkit.methods.text.grad_ascent import GradAscent
 from unlearnkit.methods.text.grad_diff import GradDiff
+from unlearnkit.methods.text.guardrail import Guardrail
 from unlearnkit.methods.text.idk_nll import IdkNLL
 from unlearnkit.methods.text.npo import NPO, npo_loss
 from unlearnkit.methods.text.oracle import Oracle
@@ -41,6 +42,7 @@ __all__ = [
     "UNDIAL",
     "GradAscent",
     "GradDiff",
+    "Guardrail",
     "IdkNLL",
     "Oracle",
     "Reference",
