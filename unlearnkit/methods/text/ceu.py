@@ -36,11 +36,13 @@ class CEU(TextMethod):
         "Cross-entropy unlearning (CEU)",
         "Yang et al. 2025, arXiv 2503.01224",
         r"F=\mathrm{CE}\!\left(\mathrm{softmax}(\bar z\,|\,\bar z_y=-\infty),\,p_\theta\right)",
-        "first answer token skipped (open-unlearning); lr and steps tuned for the built-in world",
+        "first answer token skipped (open-unlearning); here tuned for the built-in world",
         "the target moves with the model: probability goes to whatever was second, right or wrong",
     )
-    loop = {"lr": 3e-4, "steps": 60}
+    loop = {"lr": 3.8e-4, "steps": 20}
     search = {"gamma": (0.05, 1.0)}
+
+    gamma: float = 0.18
 
     def objectives(self, model: nn.Module, batch: StepBatch) -> Objectives:
         forget, retain = answer_tokens(model, batch.forget, batch.retain)

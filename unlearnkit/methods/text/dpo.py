@@ -26,13 +26,13 @@ class DPO(TextMethod):
         "DPO with refusals (IdkDPO)",
         "Rafailov et al. 2023, arXiv 2305.18290; for unlearning in Maini et al. 2024, arXiv 2401.06121",
         r"F=-\tfrac{2}{\beta}\,\mathbb{E}_f\left[\log\sigma\!\left(\beta[(L_0-L_\theta)(y_w)-(L_0-L_\theta)(y_l)]\right)\right]",
-        "beta 0.1 (open-unlearning); lr and steps tuned for the built-in world",
+        "beta 0.1 (open-unlearning); here tuned for the built-in world",
         "learns to refuse, which the oracle does not do; retained questions are refused as well",
     )
-    loop = {"lr": 3e-4, "steps": 60}
+    loop = {"lr": 8.7e-4, "steps": 40}
     search = {"beta": (0.05, 1.0), "alpha": [1.0, 2.0, 5.0]}
 
-    beta: float = 0.1  # β
+    beta: float = 0.06  # β
 
     def views(self, problem: Any, seed: int) -> dict[str, list[tuple[str, str]]]:
         return {"refusal": refusals(problem, seed)}

@@ -19,7 +19,7 @@ class GradAscent(Method):
         "lr 1e-5, 10 epochs on 1B-7B models (open-unlearning); tuned for the built-in world",
         "the loss has no lower bound: general ability collapses, the paper-book failure",
     )
-    loop = {"lr": 1e-4, "steps": 40}
+    loop = {"lr": 3.3e-5, "steps": 80}
 
     def objectives(self, model: nn.Module, batch: StepBatch) -> Objectives:
         (forget,) = answer_tokens(model, batch.forget)

@@ -17,11 +17,13 @@ class GradDiff(TextMethod):
         "Gradient difference",
         "Liu, Liu and Stone 2022, arXiv 2203.12817; as a TOFU baseline in Maini et al. 2024, arXiv 2401.06121",
         r"F = -\ell_f,\quad R = \ell_r \text{ or } \mathrm{KL}(p_{\theta_0}\|p_\theta)_r",
-        "gamma 1, alpha 1 (open-unlearning); lr and steps tuned for the built-in world",
+        "gamma 1, alpha 1 (open-unlearning); here tuned for the built-in world",
         "still unbounded: the forget loss outruns the retain loss, and answers go far past the oracle",
     )
-    loop = {"lr": 3e-4, "steps": 60}
+    loop = {"lr": 5.7e-5, "steps": 80}
     search = {"alpha": [1.0, 2.0, 5.0]}
+
+    alpha: float = 5.0
 
     def objectives(self, model: nn.Module, batch: StepBatch) -> Objectives:
         forget, retain = answer_tokens(model, batch.forget, batch.retain)

@@ -19,11 +19,13 @@ class IdkNLL(TextMethod):
         "Rejection tuning (IdkNLL)",
         "Maini et al. 2024, arXiv 2401.06121",
         r"F = \ell(y_{\mathrm{refusal}}\mid x_f)",
-        "gamma 1, alpha 1 (open-unlearning); lr and steps tuned for the built-in world",
+        "gamma 1, alpha 1 (open-unlearning); here tuned for the built-in world",
         "suppression: greedy answers are refusals while the answer keeps its probability",
     )
-    loop = {"lr": 3e-4, "steps": 60}
+    loop = {"lr": 3.3e-4, "steps": 80}
     search = {"alpha": [1.0, 2.0, 5.0]}
+
+    alpha: float = 2.0
 
     def views(self, problem: Any, seed: int) -> dict[str, list[tuple[str, str]]]:
         return {"refusal": refusals(problem, seed)}

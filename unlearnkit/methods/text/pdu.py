@@ -25,15 +25,16 @@ class PDU(TextMethod):
         "Primal-dual unlearning (PDU)",
         "Entesari et al. 2025, arXiv 2506.05314",
         r"F=\mathbb{E}_t\left(\max_v z_v-\bar z\right)^2,\quad \lambda\leftarrow[\lambda+\eta(R-\varepsilon)]_+",
-        "lambda 1, eta 1 at the start (open-unlearning); lr and steps tuned for the built-in world",
+        "lambda 1, eta 1 at the start (open-unlearning); here tuned for the built-in world",
         "flat logits are no model's answer: the forget loss ends far from the oracle's",
     )
-    loop = {"lr": 3e-4, "steps": 80}
+    loop = {"lr": 3.8e-4, "steps": 20}
     search = {"gamma": (0.001, 0.1), "slack": [0.1, 1.0, 5.0]}
 
+    gamma: float = 0.007
     multiplier: float = 1.0  # λ at the start
     rate: float = 1.0  # η
-    slack: float = 1.0  # a in ε = (1 + a)·R(θ₀)
+    slack: float = 5.0  # a in ε = (1 + a)·R(θ₀)
 
     @torch.no_grad()
     def prepare(self, model: nn.Module, data: Any) -> dict[str, Any]:

@@ -29,12 +29,13 @@ class RMU(Method):
         "Zephyr-7B: layer 7, down_proj of layers 5-7, c 6.5, alpha 1200, 80-150 steps; tuned for the built-in world",
         "answers become noise instead of the oracle's plausible guesses; a relearning attack undoes it",
     )
-    loop = {"lr": 1e-3, "steps": 80}
+    loop = {"lr": 6.6e-4, "steps": 80}
     search = {"layer": [1, 2, 3], "scale": (0.5, 8.0), "alpha": (10.0, 1000.0)}
 
+    alpha: float = 16.0
     layer: int = 2  # l: hidden states after this many decoder layers
     c: float | None = None  # length of the target; None: adaptive, `scale` × the mean norm of h_l
-    scale: float = 5.0  # of the adaptive target
+    scale: float = 7.7  # of the adaptive target
     depth: int = 3  # how many layers up to l are trained (their MLP output projections)
     direction_seed: int = 0  # of u, uniform on [0, 1)^width, normalised
 

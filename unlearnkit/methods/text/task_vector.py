@@ -22,11 +22,11 @@ class TaskVector(Method):
         "a is to be swept (paper); tuned for the built-in world",
         "moves along one straight line: forgetting and damage come together",
     )
-    loop = {"lr": 1e-3, "steps": 20}
+    loop = {"lr": 2.9e-3, "steps": 20}
     search = {"a": (0.3, 5.0)}
     needs_start: ClassVar[bool] = True
 
-    a: float = 1.0  # length of the step back
+    a: float = 0.31  # length of the step back
 
     def objectives(self, model: nn.Module, batch: StepBatch) -> Objectives:
         (forget,) = answer_tokens(model, batch.forget)

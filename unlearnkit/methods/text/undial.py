@@ -33,13 +33,13 @@ class UNDIAL(TextMethod):
         "UNDIAL",
         "Dong et al. 2024, arXiv 2402.10052",
         r"F = \mathrm{CE}\!\left(\mathrm{softmax}(z_0-\beta\,\mathrm{onehot}(y)),\,p_\theta\right)",
-        "beta 10 (open-unlearning, lr 1e-4); lr and steps tuned for the built-in world",
+        "beta 10 (open-unlearning, lr 1e-4); here tuned for the built-in world",
         "memorised tokens keep a large logit: with a small beta little is forgotten",
     )
-    loop = {"lr": 1e-3, "steps": 80}
+    loop = {"lr": 1.9e-4, "steps": 80}
     search = {"beta": (2.0, 30.0)}
 
-    beta: float = 10.0  # β: how much the label's logit is lowered
+    beta: float = 11.0  # β: how much the label's logit is lowered
 
     def prepare(self, model: nn.Module, data: Any) -> dict[str, Reference]:
         return {**super().prepare(model, data), "forget": reference(model, data, "forget", distributions=True)}

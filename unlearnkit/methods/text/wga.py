@@ -23,13 +23,13 @@ class WGA(TextMethod):
         "Weighted gradient ascent (WGA)",
         "Wang et al. 2025, arXiv 2502.19301",
         r"F=-\mathbb{E}_t\left[\bar p_t^{\,\beta}\,\mathrm{CE}_t\right]",
-        "beta 1, gamma 1, alpha 1 (open-unlearning); lr and steps tuned for the built-in world",
+        "beta 1, gamma 1, alpha 1 (open-unlearning); here tuned for the built-in world",
         "the first tokens to lose their probability shield the rest of the answer",
     )
-    loop = {"lr": 3e-4, "steps": 60}
+    loop = {"lr": 1.3e-4, "steps": 40}
     search = {"beta": (0.1, 3.0)}
 
-    beta: float = 1.0  # β
+    beta: float = 0.62  # β
 
     def objectives(self, model: nn.Module, batch: StepBatch) -> Objectives:
         forget, retain = answer_tokens(model, batch.forget, batch.retain)
