@@ -171,12 +171,13 @@ def unlearn(
         reset_peak_memory(problem.device)
         begin = time.perf_counter()
         model.eval()
-        reference = chosen.prepare(model, data)
+        accelerator = _accelerator(problem.device, loop)
+        with accelerator.autocast():  # in the precision of the steps, so that nothing differs before the first one
+            reference = chosen.prepare(model, data)
         prepared = time.perf_counter()
         mask = MASKS[loop.mask](model, parameters, data, loop.mask_share, seed) if loop.mask else None
         start = {n: p.detach().clone() for n, p in parameters.items()} if chosen.needs_start or mask else {}
 
-        accelerator = _accelerator(problem.device, loop)
         optimizer = torch.optim.AdamW(
             list(parameters.values()), lr=loop.lr, weight_decay=loop.weight_decay, fused=problem.device.type != "mps"
         )
@@ -220,6 +221,8 @@ def unlearn(
 
     seconds = time.perf_counter() - prepared
     model = accelerator.unwrap_model(trained).eval().to(dtype)
+    for wrapper in ("forward", "_original_forward"):  # Accelerate's autocast: the original is measured without it
+        model.__dict__.pop(wrapper, None)
     for parameter in model.parameters():
         parameter.requires_grad_(not loop.lora)
     model.zero_grad(set_to_none=True)
