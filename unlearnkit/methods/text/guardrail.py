@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,36 +11,57 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
+from unlearnkit.errors import UnlearnkitError
 from unlearnkit.methods.base import Card, Method, register_method
 
 
 class GuardedEmbedding(nn.Embedding):
-    """An input embedding that adds fixed noise to sequences whose tokens look like a forgotten question."""
+    """An input embedding that adds fixed noise to prompts whose tokens look like a forgotten question.
+
+    The prompt ends with the last occurrence of `separator`, the tokens with which every prompt of the template ends;
+    answer tokens are neither judged nor corrupted, so that an answer scored by teacher forcing and one that is
+    generated meet the same guard.
+    """
 
     token_weights: Tensor
     noise: Tensor
 
-    def __init__(self, inner: nn.Embedding, weights: Tensor, bias: float, strength: float, seed: int) -> None:
+    def __init__(
+        self, inner: nn.Embedding, weights: Tensor, bias: float, separator: list[int], strength: float, seed: int
+    ) -> None:
         nn.Module.__init__(self)
         self.num_embeddings, self.embedding_dim = inner.num_embeddings, inner.embedding_dim
         self.padding_idx, self.max_norm, self.norm_type = inner.padding_idx, inner.max_norm, inner.norm_type
         self.scale_grad_by_freq, self.sparse = inner.scale_grad_by_freq, inner.sparse
         self.weight = inner.weight  # shared, so that a tied output embedding stays tied
-        self.bias = bias
+        self.bias, self.separator = bias, separator
         noise = torch.randn(1, inner.embedding_dim, generator=torch.Generator().manual_seed(seed))
         self.register_buffer("token_weights", weights.to(inner.weight.device), persistent=False)
         scaled = strength * float(inner.weight.detach().float().std()) * noise
         self.register_buffer("noise", scaled.to(inner.weight.device), persistent=False)
 
+    def prompt(self, ids: Tensor) -> Tensor:
+        """True up to the end of each prompt, everywhere where none ends: (sequences, tokens)."""
+        size = len(self.separator)
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        if ids.shape[1] < size:
+            return torch.ones_like(ids, dtype=torch.bool)
+        windows = ids.unfold(1, size, 1)  # (sequences, tokens − size + 1, size)
+        ends = (windows == torch.tensor(self.separator, device=ids.device)).all(-1)
+        last = torch.where(ends, positions[size - 1 :], -1).amax(1)  # (sequences,)
+        last = torch.where(last < 0, ids.shape[1], last)
+        return positions <= last[:, None]
+
     def fires(self, ids: Tensor) -> Tensor:
-        """Whether each sequence looks like a forgotten question: (sequences, tokens) → (sequences,) of bool."""
-        return self.token_weights[ids].sum(1) + self.bias > 0
+        """Whether each prompt looks like a forgotten question: (sequences, tokens) → (sequences,) of bool."""
+        return (self.token_weights[ids] * self.prompt(ids)).sum(1) + self.bias > 0
 
     def forward(self, ids: Tensor) -> Tensor:
         embedded = super().forward(ids)  # (sequences, tokens, width)
         if ids.shape[1] == 1:  # a generated token: its prompt was corrupted already
             return embedded
-        return torch.where(self.fires(ids)[:, None, None], embedded + self.noise.to(embedded.dtype), embedded)
+        corrupted = self.fires(ids)[:, None] & self.prompt(ids)
+        return torch.where(corrupted[:, :, None], embedded + self.noise.to(embedded.dtype), embedded)
 
 
 def bag_of_tokens_classifier(
@@ -83,10 +105,30 @@ class Guardrail(Method):
         model = copy.deepcopy(problem.model)
         inner = model.get_input_embeddings()
 
-        def tokens(split: str) -> list[list[int]]:
-            questions = [problem.template.prompt(q) for q, _ in problem.pairs(split)]
-            return problem.tokenizer(questions, add_special_tokens=False)["input_ids"]
+        def tokens(questions: Iterable[str]) -> list[list[int]]:
+            prompts = [problem.template.prompt(q) for q in questions]
+            return problem.tokenizer(prompts, add_special_tokens=False)["input_ids"]
 
-        weights, bias = bag_of_tokens_classifier(tokens("forget"), tokens("retain"), inner.num_embeddings, self.penalty)
-        model.set_input_embeddings(GuardedEmbedding(inner, weights, bias, self.strength, seed))
+        forget, retain = (tokens(q for q, _ in problem.pairs(split)) for split in ("forget", "retain"))
+        weights, bias = bag_of_tokens_classifier(forget, retain, inner.num_embeddings, self.penalty)
+        separator = common_end(tokens(["Who?", "a", "1."]))
+        model.set_input_embeddings(GuardedEmbedding(inner, weights, bias, separator, self.strength, seed))
+        model.save_pretrained = _refuse_to_save
         return model
+
+
+def common_end(sequences: list[list[int]]) -> list[int]:
+    """The longest run of tokens with which all sequences end."""
+    end: list[int] = []
+    for column in zip(*(reversed(ids) for ids in sequences), strict=False):
+        if len(set(column)) > 1:
+            break
+        end.insert(0, column[0])
+    return end
+
+
+def _refuse_to_save(*_: Any, **__: Any) -> None:
+    raise UnlearnkitError(
+        "a guardrail stands before the weights and is not part of them: saved as a model folder it would be the "
+        "original; keep the problem and call unlearn again."
+    )

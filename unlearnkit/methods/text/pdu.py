@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ def pdu_loss(logits: Tensor) -> Tensor:
 
 @register_method("pdu")
 class PDU(TextMethod):
-    """γF + λ(R − ε), λ ← max(0, λ + η(R − ε)) after every batch, ε = (1 + slack)·R(θ₀); λ is in the trace."""
+    """γF + λ(R − ε), λ ← max(0, λ + η(R − ε)) after every step, ε = (1 + slack)·R(θ₀); λ is in the trace."""
 
     card = Card(
         "Primal-dual unlearning (PDU)",
@@ -32,6 +32,7 @@ class PDU(TextMethod):
     search = {"gamma": (0.001, 0.1), "slack": [0.1, 1.0, 5.0]}
 
     gamma: float = 0.007
+    retain_loss: Literal["nll"] = "nll"  # KL is 0 at θ₀, so that no level ε would follow from it
     multiplier: float = 1.0  # λ at the start
     rate: float = 1.0  # η
     slack: float = 5.0  # a in ε = (1 + a)·R(θ₀)
@@ -39,13 +40,21 @@ class PDU(TextMethod):
     @torch.no_grad()
     def prepare(self, model: nn.Module, data: Any) -> dict[str, Any]:
         level = torch.stack(list(data.losses(model, "retain", 8))).mean()
-        state = {"multiplier": self.multiplier, "level": (1 + self.slack) * float(level)}
-        return {**super().prepare(model, data), "state": state}
+        state = {"multiplier": self.multiplier, "level": (1 + self.slack) * float(level), "step": 0, "seen": []}
+        return {"state": state}
 
     def objectives(self, model: nn.Module, batch: StepBatch) -> Objectives:
         forget, retain = answer_tokens(model, batch.forget, batch.retain)
         state = batch.reference["state"]
-        loss = self.retain(retain, batch.reference)
-        used = state["multiplier"]
-        state["multiplier"] = max(0.0, used + self.rate * (float(loss.detach()) - state["level"]))
-        return Objectives(pdu_loss(forget.logits), used * (loss - state["level"]), {"multiplier": used})
+        if batch.step != state["step"]:  # the mean R of the last step's micro-batches moves λ, once
+            violation = sum(state["seen"]) / len(state["seen"]) - state["level"]
+            state |= {
+                "multiplier": max(0.0, state["multiplier"] + self.rate * violation),
+                "step": batch.step,
+                "seen": [],
+            }
+        state["seen"].append(float(retain.loss.detach()))
+        multiplier = state["multiplier"]
+        return Objectives(
+            pdu_loss(forget.logits), multiplier * (retain.loss - state["level"]), {"multiplier": multiplier}
+        )

@@ -18,6 +18,11 @@ def rmu_loss(hidden: Tensor, direction: Tensor, c: float) -> Tensor:
     return (hidden.float() - c * direction).pow(2).mean()
 
 
+def _layer_number(name: str) -> int:
+    """The index of the decoder layer in a parameter's name; −1 outside the layers."""
+    return next((int(part) for part in name.split(".") if part.isdigit()), -1)
+
+
 @register_method("rmu")
 class RMU(Method):
     """Representation misdirection: the retain term is the same squared error to the original's hidden states."""
@@ -34,7 +39,7 @@ class RMU(Method):
 
     alpha: float = 16.0
     layer: int = 2  # l: hidden states after this many decoder layers
-    c: float | None = None  # length of the target; None: adaptive, `scale` × the mean norm of h_l
+    c: float | None = None  # length of the target; None: adaptive, `scale` × the mean norm of h_l on f
     scale: float = 7.7  # of the adaptive target
     depth: int = 3  # how many layers up to l are trained (their MLP output projections)
     direction_seed: int = 0  # of u, uniform on [0, 1)^width, normalised
@@ -42,13 +47,16 @@ class RMU(Method):
     def trainable(self, model: nn.Module) -> list[str]:
         """The MLP output projections of layers l − depth … l − 1 (those that write h_1 … h_l)."""
         layers = getattr(model.config, "num_hidden_layers")  # noqa: B009
-        if not 1 <= self.layer <= layers:
-            raise UnlearnkitError(f"rmu layer {self.layer} does not exist; the model has layers 1 to {layers}.")
+        if not 1 <= self.layer < layers:
+            raise UnlearnkitError(
+                f"rmu layer {self.layer} can't be steered; this model has hidden states after layers 1 to {layers - 1} "
+                "before the last one."
+            )
         wanted = range(max(0, self.layer - self.depth), self.layer)
         names = [
             name
             for name, _ in model.named_parameters()
-            if any(f".{i}." in name for i in wanted) and ("down_proj.weight" in name or "mlp.c_proj.weight" in name)
+            if _layer_number(name) in wanted and name.endswith(("down_proj.weight", "mlp.c_proj.weight"))
         ]
         if not names:
             raise UnlearnkitError(f"{type(model).__name__} has no down_proj or c_proj to train; rmu can't be used.")
@@ -57,20 +65,23 @@ class RMU(Method):
     @torch.no_grad()
     def prepare(self, model: nn.Module, data: Any) -> dict[str, Any]:
         """h_l of the original on the retain set, per record, and the target c·u."""
-        encoded = data.encoded["retain"]
+        kept = self._hidden(model, data, "retain")
+        u = torch.rand(kept[0].shape[-1], generator=torch.Generator().manual_seed(self.direction_seed))
+        c = self.c
+        if c is None:
+            c = self.scale * float(torch.cat(self._hidden(model, data, "forget")).float().norm(dim=-1).mean())
+        return {"hidden": kept, "direction": (u / u.norm()).to(data.device), "c": c}
+
+    def _hidden(self, model: nn.Module, data: Any, view: str) -> list[Tensor]:
+        """h_l at the answer tokens of every record of a view: (answer tokens, width) each, on the CPU."""
+        encoded = data.encoded[view]
         kept: list[Tensor] = [torch.empty(0)] * len(encoded)
-        norms = []
         for rows in by_length(encoded, data.batch_size):
-            batch = collate(encoded, rows, data.pad).to(data.device)
-            (tokens,) = answer_tokens(model, batch, layer=self.layer)
+            (tokens,) = answer_tokens(model, collate(encoded, rows, data.pad).to(data.device), layer=self.layer)
             assert tokens.hidden is not None
-            norms.append(tokens.hidden.float().norm(dim=-1))
             for row, part in zip(rows, tokens.hidden.cpu().split(tokens.lengths.long().tolist()), strict=True):
                 kept[row] = part
-        generator = torch.Generator().manual_seed(self.direction_seed)
-        u = torch.rand(kept[0].shape[-1], generator=generator)
-        c = self.c if self.c is not None else self.scale * float(torch.cat(norms).mean())
-        return {"hidden": kept, "direction": (u / u.norm()).to(data.device), "c": c}
+        return kept
 
     def objectives(self, model: nn.Module, batch: StepBatch) -> Objectives:
         forget, retain = answer_tokens(model, batch.forget, batch.retain, layer=self.layer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 from typing import Any
 
 import torch
@@ -12,12 +13,17 @@ from torch import Tensor, nn
 from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
 from unlearnkit.methods.text.base import TextMethod
 from unlearnkit.methods.text.reference import Reference, reference
-from unlearnkit.text import answer_tokens
+from unlearnkit.text import answer_tokens, collate, shuffled_batches
 
 
 def generic_logits(baseline: Tensor, reinforced: Tensor, strength: float) -> Tensor:
     """z_b − a·ReLU(z_reinforced − z_b): what the reinforced model pushes up is taken down (arXiv 2310.02238, eq. 1)."""
     return baseline - strength * F.relu(reinforced - baseline)
+
+
+def whp_loss(logits: Tensor, target_logits: Tensor) -> Tensor:
+    """CE(softmax(target), p_θ), mean over answer tokens; both (answer tokens, vocabulary) → scalar."""
+    return -(target_logits.float().softmax(-1) * F.log_softmax(logits.float(), -1)).sum(-1).mean()
 
 
 @register_method("whp")
@@ -44,10 +50,13 @@ class WHP(TextMethod):
             copied = copy.deepcopy(model)
             weights = [p for p in copied.parameters() if p.requires_grad]
             optimizer = torch.optim.AdamW(weights, lr=self.reinforce_lr, weight_decay=0.0)
+            encoded, order = data.encoded["forget"], random.Random(0)
+            queue: list[list[int]] = []
             for _ in range(self.reinforce_steps):
-                (loss,) = data.losses(copied, "forget", 1)
+                queue = queue or shuffled_batches(encoded, data.batch_size, order)
+                (tokens,) = answer_tokens(copied, collate(encoded, queue.pop(), data.pad).to(data.device))
                 optimizer.zero_grad()
-                loss.backward()
+                tokens.loss.backward()
                 optimizer.step()
         reinforced = reference(copied, data, "forget", distributions=True)
         return {**super().prepare(model, data), "baseline": baseline, "reinforced": reinforced}
@@ -56,5 +65,4 @@ class WHP(TextMethod):
         forget, retain = answer_tokens(model, batch.forget, batch.retain)
         cached = batch.reference
         target = generic_logits(cached["baseline"].logits(forget), cached["reinforced"].logits(forget), self.strength)
-        loss = -(target.float().softmax(-1) * F.log_softmax(forget.logits.float(), -1)).sum(-1).mean()
-        return Objectives(loss, self.retain(retain, cached))
+        return Objectives(whp_loss(forget.logits, target), self.retain(retain, cached))
