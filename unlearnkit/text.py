@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformers import GenerationConfig
 
 from unlearnkit.errors import UnlearnkitError
 
@@ -65,10 +66,13 @@ def encode(tokenizer: Any, template: Template, pairs: Sequence[tuple[str, str]],
     """Tokenise (question, answer) pairs; prompt and answer apart, so that generation sees the training prefix.
 
     Raises:
-        UnlearnkitError: a pair is longer than `max_length` tokens, or an answer is empty.
+        UnlearnkitError: a pair is longer than `max_length` tokens, an answer is empty, or the tokenizer has no
+            end-of-sequence token to close it with.
     """
     if not pairs:
         return []
+    if template.after_answer is None and tokenizer.eos_token_id is None:
+        raise UnlearnkitError("the tokenizer has no end-of-sequence token; set tokenizer.eos_token and save it again.")
     prompts = tokenizer([template.prompt(q) for q, _ in pairs], add_special_tokens=not template.chat, verbose=False)[
         "input_ids"
     ]
@@ -110,7 +114,8 @@ class Batch:
         return Batch(*(t.to(device, non_blocking=True) for t in (self.ids, self.labels, self.rows)))
 
     @property
-    def tokens(self) -> int:
+    def count(self) -> int:
+        """Tokens, padding included: what the cost counts."""
         return self.ids.numel()
 
 
@@ -257,6 +262,17 @@ def context_length(model: nn.Module) -> int:
     return int(getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None) or 2048)
 
 
+@contextmanager
+def _own_generation_config_off(model: Any) -> Iterator[None]:
+    """While open, nothing but the caller's settings decides how text is generated."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    before, inner.generation_config = inner.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        inner.generation_config = before
+
+
 @torch.inference_mode()
 def generate(
     model: Any,
@@ -273,7 +289,11 @@ def generate(
     """Answers to `questions`: greedy (`samples=0`) or `samples` sampled ones each (returned question by question).
 
     With `starts`, each answer begins with the given words, and only what follows is returned.
-    Batched with a key–value cache and left padding, questions of one length together; stops at the end token.
+    Batched with a key–value cache and left padding, questions of one length together; stops at the end token or
+    where the context ends. What the model's own generation_config asks for (penalties, beams) is left out.
+
+    Raises:
+        UnlearnkitError: a question that leaves no room for an answer.
     """
     if not questions:
         return []
@@ -301,16 +321,24 @@ def generate(
             for k, i in enumerate(rows):
                 ids[k, width - len(prompts[i]) :] = torch.tensor(prompts[i])
                 mask[k, width - len(prompts[i]) :] = 1
-            out = model.generate(
-                input_ids=ids.to(device),
-                attention_mask=mask.to(device),
-                max_new_tokens=max_new_tokens,
+            room = context_length(model) - width
+            if room < 1:
+                raise UnlearnkitError(
+                    f"a question of {width} tokens leaves no room for an answer in a context of {width + room}; "
+                    "shorten it or take a model with a longer context."
+                )
+            settings = GenerationConfig(
+                max_new_tokens=min(max_new_tokens, room),
                 do_sample=samples > 0,
                 num_return_sequences=repeats,
                 pad_token_id=pad_id(tokenizer),
                 eos_token_id=stop,
                 **({"temperature": temperature, "top_k": 0, "top_p": 1.0} if samples else {}),
             )
+            with _own_generation_config_off(model):
+                out = model.generate(
+                    input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=settings
+                )
             texts = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
             for k, text in enumerate(texts):
                 answers[rows[k // repeats] * repeats + k % repeats] = text.strip()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -72,13 +75,30 @@ class Unlearned:
     stopped: str = ""
 
     def save(self, folder: str | Path, tokenizer: Any) -> Path:
-        """Model (or adapter) and tokenizer in safetensors, with the settings beside them."""
+        """Model (or adapter) and tokenizer in safetensors, with the settings and the trace beside them.
+
+        Raises:
+            UnlearnkitError: it could not be written (what was in the folder before is as it was), or the method has
+                no weights of its own.
+        """
         folder = Path(folder)
-        self.model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
         about = {"method": self.method, "seed": self.seed, "settings": self.settings, "cost": self.cost}
-        (folder / "unlearnkit.json").write_text(json.dumps(about, indent=1))
-        self.trace.to_csv(folder / "trace.csv", index=False)
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
+                self.model.save_pretrained(work)
+                tokenizer.save_pretrained(work)
+                Path(work, "unlearnkit.json").write_text(json.dumps(about, indent=1))
+                self.trace.to_csv(Path(work, "trace.csv"), index=False)
+                for file in sorted(f for f in Path(work).rglob("*") if f.is_file()):
+                    final = folder / file.relative_to(work)
+                    final.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(file, final)
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UnlearnkitError(
+                f"{folder} could not be written: {reason}; free some space or give another."
+            ) from error
         return folder
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from unlearnkit.errors import UnlearnkitError
 
@@ -40,7 +41,7 @@ def check_folder(path: Path) -> None:
         if "config.json" not in names:
             raise UnlearnkitError(f"{path} has no config.json; give a folder saved with save_pretrained.")
         wanted, pickles = "model.safetensors", "pytorch_model.bin"
-    if any(n.endswith(".safetensors") for n in names):
+    if names & {wanted, f"{wanted}.index.json"}:
         return
     if any(n.endswith((".bin", ".pt", ".pth", ".ckpt")) for n in names):
         raise UnlearnkitError(
@@ -50,14 +51,48 @@ def check_folder(path: Path) -> None:
     raise UnlearnkitError(f"{path} has no weights; expected {wanted} beside the configuration.")
 
 
+def check_source(name: str | Path, revision: str | None = None) -> None:
+    """Whether a model can be loaded later, without loading it: its folder is whole, or its files are within reach.
+
+    Raises:
+        UnlearnkitError: no such folder, a folder that `check_folder` refuses, or a hub id out of reach.
+    """
+    path = Path(name)
+    if path.is_dir():
+        check_folder(path)
+    elif str(name).startswith((".", "/", "~")):
+        raise UnlearnkitError(f"model folder {name} does not exist; give a folder or a hub id such as 'org/name'.")
+    else:
+        _configuration(str(name), revision)
+
+
+def _configuration(name: str, revision: str | None) -> dict[str, Any]:
+    """The PEFT configuration of an adapter in a folder or hub repository; empty for a whole model."""
+    from transformers.utils import cached_file
+
+    def fetch(which: str, revision: str | None) -> str | None:
+        for file in ("config.json", "adapter_config.json"):  # an adapter's repository has no config.json
+            found = cached_file(which, file, revision=revision, _raise_exceptions_for_missing_entries=False)
+            if found:
+                return found
+        raise OSError(f"{which} has neither config.json nor adapter_config.json")
+
+    path = Path(name) / "adapter_config.json"
+    found = str(path) if path.is_file() else _hub(fetch, "model", name, revision)
+    return json.loads(Path(found).read_text(encoding="utf-8")) if found.endswith("adapter_config.json") else {}
+
+
 def load_tokenizer(name: str | Path, revision: str | None = None) -> Any:
     """The tokenizer of a model, by hub id or folder."""
     from transformers import AutoTokenizer
 
-    adapter = Path(name) / "adapter_config.json"
-    if adapter.is_file() and not (Path(name) / "tokenizer_config.json").is_file():
-        name = json.loads(adapter.read_text())["base_model_name_or_path"]
-    return _hub(AutoTokenizer.from_pretrained, "tokenizer", str(name), revision)
+    path = Path(name)
+    if path.is_dir() and not (path / "tokenizer_config.json").is_file():
+        base = _configuration(str(name), None).get("base_model_name_or_path")
+        if base is None:
+            raise UnlearnkitError(f"{name} has no tokenizer; save it there with tokenizer.save_pretrained('{name}').")
+        return load_tokenizer(base)
+    return _hub(AutoTokenizer.from_pretrained, "tokenizer", str(name), revision, trust_remote_code=False)
 
 
 def load_model(
@@ -71,24 +106,26 @@ def load_model(
     Args:
         name: hub id, folder, or folder/hub id of a PEFT adapter (merged into its base model).
         dtype: default bfloat16 on a GPU for hub models, float32 otherwise.
+
+    Raises:
+        UnlearnkitError: what `check_source` raises; weights that are damaged or that don't cover the architecture.
     """
     from transformers import AutoModelForCausalLM
 
+    check_source(name, revision)
     place = device_of(device)
     path = Path(name)
-    if path.is_dir():
-        check_folder(path)
-    elif str(name).startswith((".", "/", "~")) and not path.exists():
-        raise UnlearnkitError(f"model folder {name} does not exist; give a folder or a hub id such as 'org/name'.")
     dtype = dtype or (torch.bfloat16 if place.type == "cuda" and not _tiny(path) else torch.float32)
-    if (path / "adapter_config.json").is_file():
+    if adapter := _configuration(str(name), revision):
         from peft import PeftModel
 
-        base_name = json.loads((path / "adapter_config.json").read_text())["base_model_name_or_path"]
-        base = load_model(base_name, device=place, dtype=dtype)
-        return PeftModel.from_pretrained(base, str(path)).merge_and_unload().eval()
+        base = load_model(adapter["base_model_name_or_path"], device=place, dtype=dtype)
+        tuned = _hub(lambda which, **at: PeftModel.from_pretrained(base, which, **at), "adapter", str(name), revision)
+        merged = tuned.merge_and_unload()
+        merged.name_or_path = str(name)  # a LoRA trained on top belongs to the merged model, not to its base
+        return merged.eval()
     with nullcontext() if not _tiny(path) else quiet():
-        model = _hub(
+        model, report = _hub(
             AutoModelForCausalLM.from_pretrained,
             "model",
             str(name),
@@ -96,6 +133,13 @@ def load_model(
             dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
+            output_loading_info=True,
+        )
+    absent = sorted(report["missing_keys"])
+    if absent:  # transformers would fill them with random numbers
+        raise UnlearnkitError(
+            f"the weights of {name} lack {len(absent)} tensors of {type(model).__name__}, the first is '{absent[0]}'; "
+            "give a folder saved whole from a causal language model."
         )
     return model.to(place).eval()
 
@@ -132,13 +176,85 @@ def _hub(call: Any, what: str, name: str, revision: str | None, **kwargs: Any) -
     """Call a from_pretrained and turn its many failures into one sentence."""
     try:
         return call(name, revision=revision, **kwargs)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if Path(name).is_dir():
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise UnlearnkitError(f"the {what} in {name} can't be loaded: {reason}") from error
         at = f" at revision {revision}" if revision else ""
+        if "safetensors" in reason:  # reached, but without such a file
+            raise UnlearnkitError(
+                f"{what} '{name}'{at} has no safetensors weights, and pickle weights can run code when loaded; "
+                "give a revision or a conversion of it that has them."
+            ) from error
+        offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
         raise UnlearnkitError(
-            f"{what} '{name}'{at} is neither a folder here nor reachable on the hub; download it where there is a "
-            f"network with `hf download {name} --local-dir FOLDER` (gated models: `hf auth login` first) and give "
-            "FOLDER instead of the name."
+            f"{what} '{name}'{at} is neither a folder here nor reachable on the hub{offline}; download it where there "
+            f"is a network with `hf download {name}{f' --revision {revision}' if revision else ''} --local-dir FOLDER` "
+            "(gated models: `hf auth login` first) and give FOLDER instead of the name."
         ) from error
+
+
+def load_pipeline(
+    name: str | Path,
+    revision: str | None = None,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> Any:
+    """A Stable Diffusion-class pipeline (1.x, 2.x, XL) by folder or hub id, as a `Diffusion` in eval mode.
+
+    Args:
+        dtype: default float32 for small ones and on the CPU, bfloat16 on a GPU.
+
+    Raises:
+        UnlearnkitError: no such pipeline, pickle weights only, or no denoiser with a text encoder.
+    """
+    from diffusers import DiffusionPipeline
+
+    from unlearnkit.models.diffusion import Diffusion
+
+    place = device_of(device)
+    path = Path(name)
+    if path.is_dir():
+        check_pipeline_folder(path)
+    elif str(name).startswith((".", "/", "~")) and not path.exists():
+        raise UnlearnkitError(f"pipeline folder {name} does not exist; give a folder or a hub id such as 'org/name'.")
+    dtype = dtype or (torch.bfloat16 if place.type == "cuda" and not _tiny(path) else torch.float32)
+    with quiet():
+        pipe = _hub(
+            DiffusionPipeline.from_pretrained,
+            "pipeline",
+            str(name),
+            revision,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **({"safety_checker": None, "requires_safety_checker": False} if _has_checker(path) else {}),
+        )
+    missing = [part for part in ("unet", "vae", "text_encoder", "tokenizer") if getattr(pipe, part, None) is None]
+    if missing:
+        raise UnlearnkitError(
+            f"{name} is a {type(pipe).__name__} without {missing[0]}; Stable Diffusion 1.x, 2.x and XL "
+            "pipelines can be used here."
+        )
+    return Diffusion(pipe.to(place)).eval()
+
+
+def check_pipeline_folder(path: Path) -> None:
+    """A pipeline folder must have a model_index.json and safetensors weights in every part that has weights.
+
+    Raises:
+        UnlearnkitError: no index, or a part with pickle weights only.
+    """
+    if not (path / "model_index.json").is_file():
+        raise UnlearnkitError(f"{path} has no model_index.json; give a folder saved with pipeline.save_pretrained.")
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        if (path / part).is_dir():
+            check_folder(path / part)
+
+
+def _has_checker(path: Path) -> bool:
+    """Whether the pipeline's class takes a safety checker (XL-class ones do not)."""
+    index = path / "model_index.json"
+    if not index.is_file():
+        return False
+    return "safety_checker" in json.loads(index.read_text())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.paths import data_dir
@@ -55,19 +56,24 @@ def fetch(recipe: Recipe, build: Callable[[Path], None], root: Path | None = Non
         with FileLock(root / f".{recipe.digest}.lock"):
             if (final / "recipe.json").is_file() and not force:
                 return final
+            for left in root.glob(f".{recipe.digest}-*"):  # of a build that was killed; nobody else holds the lock
+                shutil.rmtree(left, ignore_errors=True)
             work = Path(tempfile.mkdtemp(prefix=f".{recipe.digest}-", dir=root))
             try:
                 build(work)
                 manifest = {"recipe": recipe.model_dump(), "digest": recipe.digest, "files": _hashes(work)}
                 (work / "recipe.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
                 work.chmod(0o755)
-                shutil.rmtree(final, ignore_errors=True)
+                if final.exists():
+                    final.rename(root / f".{recipe.digest}-old")
                 work.rename(final)
+                shutil.rmtree(root / f".{recipe.digest}-old", ignore_errors=True)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise UnlearnkitError(
-            f"the checkpoint {recipe.digest} could not be written to {root}: {error.strerror or error}; "
+            f"the checkpoint {recipe.digest} could not be written to {root}: {reason}; "
             "free some space or point UNLEARNKIT_HOME to another folder."
         ) from error
     return final
