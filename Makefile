@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.complete
+# where `make test` leaves the exit code of pytest, which make itself would hide
+STATUS ?= /dev/null
 
 .PHONY: setup tour test check lab notebooks clean
 
@@ -17,7 +19,7 @@ tour: $(STAMP)
 	$(BIN)/unlearnkit report
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest; code=$$?; echo $$code > $(STATUS); exit $$code
 
 check: $(STAMP)
 	$(BIN)/ruff check .

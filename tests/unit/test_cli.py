@@ -13,9 +13,7 @@ import pytest
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def test_run_records_and_a_failed_notebook_exits_1(
-    cli: Cli, tiny: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_run_records_and_a_failed_notebook_exits_1(cli: Cli, tiny: Callable[..., Path], tmp_path: Path) -> None:
     tiny("1")
     tiny("1/0", name="02_bad")
     done = cli("run", "--all", "--profile", "smoke", "-p", "seed", "2", "--runs", "runs")

@@ -116,6 +116,4 @@ def test_configure_refuses_what_papermill_injected_without_a_declaration(series:
 def test_a_parameters_cell_holds_annotated_scalars_only(line: str) -> None:
     with pytest.raises(UnlearnkitError):
         declared(line)
-    assert declared("from typing import Optional\nn: Optional[int] = -3  # help") == {
-        "n": ("Optional[int]", -3)
-    }
+    assert declared("from typing import Optional\nn: Optional[int] = -3  # help") == {"n": ("Optional[int]", -3)}

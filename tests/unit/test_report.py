@@ -15,9 +15,7 @@ from unlearnkit.runs.report import render
 EVIL = "<script>alert(1)</script><img src=http://evil.example/x>"
 
 
-def make_run(
-    root: Path, digest: str, state: str = "complete", text: str = "plain", figure: bool = False
-) -> None:
+def make_run(root: Path, digest: str, state: str = "complete", text: str = "plain", figure: bool = False) -> None:
     folder = root / "01_tiny" / digest
     folder.mkdir(parents=True)
     config: dict[str, Any] = {
@@ -28,9 +26,7 @@ def make_run(
     }
     status = {"state": state, "started": "2026-01-01T00:00:00", "seconds": 1.5, "peak_memory_mb": 10.0}
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "status.json").write_text(
-        json.dumps({**status, "traceback": text if state == "failed" else None})
-    )
+    (folder / "status.json").write_text(json.dumps({**status, "traceback": text if state == "failed" else None}))
     frame = pd.DataFrame({"method": [text, "b"], text: [0.123456, None]})
     frame.to_csv(folder / "scores.csv", index=False)
     if figure:

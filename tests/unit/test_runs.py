@@ -104,9 +104,7 @@ def test_a_dead_kernel_is_a_failure(tiny: Notebook, tmp_path: Path) -> None:
 def test_the_kernel_is_this_python_over_ipc(tiny: Notebook, tmp_path: Path, monkeypatch: Any) -> None:
     other = tmp_path / "jupyter" / "kernels" / "python3"
     other.mkdir(parents=True)
-    (other / "kernel.json").write_text(
-        json.dumps({"argv": ["false"], "display_name": "", "language": "python"})
-    )
+    (other / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     code = f"""import json, os, sys
 from ipykernel.connect import get_connection_info
@@ -211,9 +209,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("name", ["../out", "a/b", "", "a.b", "x\n", "a" * 200])
-def test_names_cannot_leave_the_run_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_names_cannot_leave_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     from matplotlib.figure import Figure
 
     monkeypatch.setenv("UNLEARNKIT_RUN_DIR", str(tmp_path / "run"))

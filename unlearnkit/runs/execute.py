@@ -1,0 +1,189 @@
+"""Execution of a plan by papermill into its run folder: once, whole or not there, found again, kept when it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from unlearnkit.runs.doctor import shortfalls
+from unlearnkit.runs.files import now, unwritable, write_json
+from unlearnkit.runs.kernel import own_kernel
+from unlearnkit.runs.parameters import Scalar
+from unlearnkit.runs.plan import Plan, plan
+from unlearnkit.runs.record import RUN_DIR, RUNS, described
+
+HEARTBEAT = 60.0  # seconds between lines of progress where there is no terminal
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """``state``: complete or failed; ``found``: it was complete before; ``seconds``: of its execution."""
+
+    folder: Path
+    state: str
+    found: bool
+    seconds: float
+    traceback: str | None = None
+
+
+def run_notebook(
+    path: Path,
+    given: Mapping[str, Scalar] | None = None,
+    runs: Path | str = "runs",
+    force: bool = False,
+    say: Callable[[str], object] | None = None,
+) -> Outcome:
+    """Execute a notebook into ``runs/<notebook>/<digest>/``, unless that run is complete.
+
+    Of two processes on one run the first executes it, the other waits and finds it. A failed or cut off run is
+    executed again.
+
+    Args:
+        given: parameter → value; the rest is declared in the notebook or comes from the profile.
+        force: execute even what is complete.
+        say: takes lines about waiting, missing memory and progress.
+
+    Raises:
+        UnlearnkitError: bad parameters or a bad notebook (before any work); the disk is full.
+    """
+    planned = plan(path, given)
+    home = Path(runs).absolute() / planned.path.stem
+    folder = home / planned.digest
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with _alone(home / f".{planned.digest}.lock", planned, say):
+            for left in home.glob(f".{planned.digest}.*.tmp"):  # of a process that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            status = _status(folder)
+            if status.get("state") == "complete" and not force:
+                return Outcome(folder, "complete", True, status.get("seconds", 0.0))
+            for lack in shortfalls(planned.config.needs, home) if say else []:
+                say(f"{planned.path.stem} {lack}")  # type: ignore[misc]
+            status = _recorded(planned, home, folder, say)
+    except OSError as error:
+        raise unwritable(Path(runs), error) from error
+    return Outcome(folder, status["state"], False, status["seconds"], status["traceback"])
+
+
+def _recorded(planned: Plan, home: Path, folder: Path, say: Callable[[str], object] | None) -> dict[str, Any]:
+    """Execute into a temporary folder and put it in place; whatever stops this, nothing half is left behind."""
+    work = Path(tempfile.mkdtemp(prefix=f".{planned.digest}.", suffix=".tmp", dir=home))
+    try:
+        work.chmod(0o755)
+        write_json(work / "config.json", described(planned.config) | {"digest": planned.digest})
+        environment = {RUN_DIR: str(work), RUNS: str(home.parent)}
+        started, begun = now(), time.monotonic()
+        failure, peak = execute(planned.path, work / "executed.ipynb", planned, environment, say)
+        status = {
+            "state": "failed" if failure else "complete",
+            "started": started,
+            "seconds": round(time.monotonic() - begun, 3),
+            "peak_memory_mb": peak,
+            "traceback": failure,
+        }
+        for file in work.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as written:
+                    os.fsync(written.fileno())
+        write_json(work / "status.json", status)  # last: a folder without it is not a run
+        old = home / f".{planned.digest}.old.tmp"
+        if folder.exists():
+            folder.rename(old)
+        work.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return status
+
+
+def execute(
+    source: Path,
+    out: Path,
+    planned: Plan,
+    environment: Mapping[str, str],
+    say: Callable[[str], object] | None = None,
+) -> tuple[str | None, float | None]:
+    """Run a notebook in a kernel of this very Python, in the folder of the plan's notebook.
+
+    Args:
+        source: the notebook to execute: that of the plan, or a changed copy.
+        out: where to write it with its outputs.
+        environment: variables for the kernel.
+
+    Returns:
+        The traceback, None when all cells ran; the kernel's peak resident memory in MB, where known.
+    """
+    from nbclient.exceptions import DeadKernelError
+    from papermill import PapermillExecutionError, execute_notebook
+
+    name, begun, told = planned.path.stem, time.monotonic(), time.monotonic()
+    cells = len(json.loads(source.read_text("utf-8"))["cells"])
+
+    def heartbeat(cell_index: int, **_: Any) -> None:
+        nonlocal told
+        if say and time.monotonic() - told > HEARTBEAT and not sys.stderr.isatty():
+            told = time.monotonic()
+            say(f"{name}: {cell_index} of {cells} cells, {told - begun:.0f} s")
+
+    failure = None
+    with own_kernel(environment) as (manager, measured):
+        try:
+            execute_notebook(
+                _literal(source),
+                _literal(out),
+                dict(planned.parameters),
+                kernel_name="python3",
+                language="python",
+                cwd=planned.path.parent,
+                kernel_manager_class=manager,
+                on_cell_start=heartbeat,
+                # a bar on a terminal, nothing elsewhere
+                progress_bar={"desc": name, "leave": False, "disable": None} if say else False,
+            )
+        except PapermillExecutionError as error:
+            failure = str(error)
+        except (DeadKernelError, RuntimeError):
+            failure = traceback.format_exc()
+    plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", failure).strip() if failure else None
+    return plain, measured.get("peak_memory_mb")
+
+
+@contextmanager
+def _alone(lock: Path, planned: Plan, say: Callable[[str], object] | None) -> Iterator[None]:
+    held = FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        if say:
+            say(f"{planned.path.stem} {planned.digest}: another process executes it; waiting")
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _status(folder: Path) -> dict[str, Any]:
+    try:
+        status = json.loads((folder / "status.json").read_text("utf-8"))
+        return status if isinstance(status, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def _literal(path: Path) -> str:
+    """papermill formats paths with the parameters; braces of a real path must survive that."""
+    return str(path).replace("{", "{{").replace("}", "}}")

@@ -1,0 +1,92 @@
+"""Notebooks are committed with outputs; a stamp in their metadata tells whether the code has changed since.
+
+Outputs are fresh while everything they came from is unchanged: the notebook's code, the quick profile's values, the
+files of the package that were loaded when the notebook ran (code that wasn't loaded can't have made an output; code
+that would load more is itself loaded), and the data that this code names. Prose may change freely.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unlearnkit.errors import UnlearnkitError
+from unlearnkit.runs.files import write
+from unlearnkit.runs.plan import PACKAGE, Plan, covered, digest_of, parameters_cell, plan, read_notebook
+
+__all__ = ["is_fresh", "parameters_cell", "stamp"]
+
+PROFILE = "quick"
+# Executed last, and not kept: which files of the package this kernel has loaded.
+LOADED = """import json, sys
+print(json.dumps([m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "unlearnkit" and m.__file__]))"""
+
+
+def is_fresh(path: Path) -> bool:
+    """Whether the outputs of a notebook are what its code would make with the quick profile.
+
+    Raises:
+        UnlearnkitError: the notebook is broken, or has another default profile.
+    """
+    planned, notebook = _quick(path), read_notebook(path)
+    stamped = notebook.get("metadata", {}).get("unlearnkit")
+    if not isinstance(stamped, dict) or not isinstance(stamped.get("modules"), list):
+        return False
+    return stamped.get("digest") == _digest(notebook, planned, stamped["modules"])
+
+
+def stamp(path: Path) -> float:
+    """Execute a notebook in place with the quick profile and stamp it; returns the seconds it took.
+
+    Raises:
+        UnlearnkitError: a cell failed (the file is left as it was), or the notebook is broken.
+    """
+    from unlearnkit.runs.execute import execute
+    from unlearnkit.runs.record import RUN_DIR
+
+    planned, notebook = _quick(path), read_notebook(path)
+    probed = copy.deepcopy(notebook)
+    probed["cells"].append(
+        {"cell_type": "code", "source": LOADED, "metadata": {}, "outputs": [], "execution_count": None}
+    )
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="uk-stamp-") as work:
+        source, out = Path(work, "in.ipynb"), Path(work, "out.ipynb")
+        source.write_text(json.dumps(probed), "utf-8")
+        failure, _ = execute(source, out, planned, {RUN_DIR: work})
+        if failure:
+            raise UnlearnkitError(f"{path.name} failed and is left as it was:\n{failure}")
+        executed = json.loads(out.read_text("utf-8"))
+    seconds = round(time.monotonic() - begun, 1)
+    files = json.loads("".join(executed["cells"].pop()["outputs"][0]["text"]))
+    modules = covered(Path(file).relative_to(PACKAGE).as_posix() for file in files)
+    for cell, made in zip(notebook["cells"], executed["cells"], strict=True):
+        if cell["cell_type"] == "code":  # metadata stay as they were: papermill's hold times and paths
+            cell |= {"outputs": made["outputs"], "execution_count": made["execution_count"]}
+    notebook["metadata"].pop("widgets", None)
+    if "widgets" in executed["metadata"]:
+        notebook["metadata"]["widgets"] = executed["metadata"]["widgets"]
+    notebook["metadata"]["unlearnkit"] = {
+        "profile": PROFILE,
+        "seconds": seconds,
+        "digest": _digest(notebook, planned, modules),
+        "modules": modules,
+    }
+    write(path, (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode())
+    return seconds
+
+
+def _quick(path: Path) -> Plan:
+    planned = plan(path)
+    if planned.config.profile != PROFILE:
+        raise UnlearnkitError(f"{path.name} has '{planned.config.profile}' as default profile; make it '{PROFILE}'.")
+    return planned
+
+
+def _digest(notebook: Mapping[str, Any], planned: Plan, modules: list[str]) -> str:
+    return digest_of(notebook, planned.config, planned.path.parent, modules)

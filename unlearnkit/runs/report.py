@@ -1,0 +1,110 @@
+"""One self-contained page of all finished runs: index, figures, tables, tracebacks. Strangers' text stays text."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unlearnkit.errors import UnlearnkitError
+from unlearnkit.runs.files import now, write
+from unlearnkit.runs.record import Record, read_runs
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ROWS = 500  # of a table; the rest is in its file
+TEMPLATE = Path(__file__).with_name("report.html")
+
+
+def write_report(runs: Path | str, out: Path) -> Path:
+    """Write the page of all finished runs of a folder.
+
+    Raises:
+        UnlearnkitError: there are none, one can't be read, or `out` can't be written to.
+    """
+    page = render(runs)
+    write(out.absolute(), page.encode())
+    return out
+
+
+def render(runs: Path | str) -> str:
+    """The page as HTML: no script, nothing from outside, every text escaped.
+
+    Raises:
+        UnlearnkitError: there is no finished run, or one can't be read.
+    """
+    from jinja2 import Environment
+
+    found = [record for state in ("complete", "failed") for record in read_runs(runs, state=state)]
+    if not found:
+        raise UnlearnkitError(f"there is no finished run in {runs}; make some with `unlearnkit run --all`.")
+    found.sort(key=lambda record: (record.notebook, str(record.status.get("started"))))
+    states = [record.status["state"] for record in found]
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text("utf-8"))
+    return page.render(
+        runs=[_shown(record, number) for number, record in enumerate(found, 1)],
+        complete=states.count("complete"),
+        failed=states.count("failed"),
+        made=now()[:16].replace("T", " "),
+    )
+
+
+def _shown(record: Record, number: int) -> dict[str, Any]:
+    config, status, digest = record.config, record.status, record.folder.name
+    device = config.get("device") or {}
+    facts = {
+        "profile": config.get("profile"),
+        "seed": config.get("seed"),
+        "started": str(status.get("started"))[:16].replace("T", " "),
+        "seconds": status.get("seconds"),
+        "peak memory, MB": status.get("peak_memory_mb"),
+        "device": " ".join(str(device[key]) for key in ("kind", "name") if device.get(key)) or None,
+    }
+    return {
+        "id": f"run-{number}-{re.sub(r'[^A-Za-z0-9_-]', '', digest)}",
+        "notebook": record.notebook,
+        "digest": digest,
+        "state": status["state"],
+        "facts": {name: _cell(value) for name, value in facts.items()},
+        "traceback": status.get("traceback"),
+        "figures": list(_figures(record)),
+        "table": _table(record.scores),
+        "values": {name: "None" if value is None else str(value) for name, value in config.get("values", {}).items()},
+        "versions": config.get("versions", {}),
+    }
+
+
+def _figures(record: Record) -> Iterator[dict[str, str]]:
+    from PIL import Image
+
+    for path in record.figures:
+        try:
+            with Image.open(path, formats=["PNG"]) as picture:
+                picture.load()
+                alt = str(picture.info.get("Description") or path.stem.replace("_", " "))
+                width = picture.width
+        except (OSError, ValueError, SyntaxError) as error:
+            raise UnlearnkitError(f"figure {path} is not a PNG picture ({error}); run its notebook again.") from error
+        data = base64.b64encode(path.read_bytes()).decode()
+        yield {"source": f"data:image/png;base64,{data}", "alt": alt, "name": path.stem, "width": str(width)}
+
+
+def _table(frame: pd.DataFrame) -> dict[str, Any] | None:
+    """Cells as text, numbers apart so that they can be set right; columns without any value are left out."""
+    if frame.empty:
+        return None
+    filled = frame.dropna(axis="columns", how="all")
+    head = filled.head(ROWS)
+    numeric = [kind.kind in "iuf" for kind in filled.dtypes]
+    rows = [[_cell(value) for value in row] for row in head.itertuples(index=False, name=None)]
+    return {"columns": list(map(str, filled.columns)), "numeric": numeric, "rows": rows, "of": len(frame)}
+
+
+def _cell(value: Any) -> str:
+    """Four significant digits for a number that isn't whole, a dash for what is missing."""
+    if value is None or value != value:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
