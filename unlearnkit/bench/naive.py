@@ -97,7 +97,10 @@ def naive_measure(problem: Any, model: Any, chosen: Sequence[tuple[str, QA]]) ->
             float(says(a, qa.value)) if q and qa.value else np.nan
             for q, a, (_, qa) in zip(ask, said, chosen, strict=True)
         ]
-    table["repetition"] = [metric.repetition(a) for a in _answers(problem, model, questions)]
+    table["repetition"] = [
+        metric.repetition(problem.tokenizer(a, add_special_tokens=False)["input_ids"])
+        for a in _answers(problem, model, questions)
+    ]
     table["grad_norm"] = [
         _gradient_norm(problem, model, pair) if split in ("forget", "holdout") else np.nan
         for (split, _), pair in zip(chosen, answers, strict=True)

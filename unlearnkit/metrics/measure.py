@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import pandas as pd
 import torch
 
 from unlearnkit.metrics import text as metric
-from unlearnkit.text import answer_tokens, by_length, collate, context_length, encode, generate, pad_id
+from unlearnkit.text import Encoded, answer_tokens, by_length, collate, context_length, encode, generate, pad_id
 from unlearnkit.worlds.records import QA
 
 SPLITS = ("forget", "retain", "neighbours", "general", "real_authors", "world_facts", "holdout")
@@ -42,12 +43,19 @@ class Measured:
 
 
 @torch.inference_mode()
-def score_sequences(problem: Any, model: Any, pairs: Sequence[tuple[str, str]], batch_size: int = 128) -> pd.DataFrame:
+def score_sequences(
+    problem: Any, model: Any, pairs: Sequence[tuple[str, str]], batch_size: int = 128, cut: bool = False
+) -> pd.DataFrame:
     """Teacher-forced numbers of (question, answer) pairs, in their order, from one forward pass each.
 
     Columns: nll, mean_nll, tokens, exact, extraction, min_k, min_k_plus.
+
+    Args:
+        cut: leave out what lies beyond the context (the end of a generated answer) instead of refusing it.
     """
-    encoded = encode(problem.tokenizer, problem.template, pairs, context_length(model))
+    longest = context_length(model)
+    encoded = encode(problem.tokenizer, problem.template, pairs, sys.maxsize if cut else longest)
+    encoded = [Encoded(e.ids[:longest], e.start) for e in encoded]
     rows: list[dict[str, float]] = [{} for _ in pairs]
     for batch_rows in by_length(encoded, batch_size):
         batch = collate(encoded, batch_rows, pad_id(problem.tokenizer)).to(problem.device)
@@ -155,7 +163,7 @@ def _generated(
     own = answers[: len(chosen)]
     table["answer"] = own
     table["rouge"] = [metric.rouge_l_recall(qa.answer, a) for (_, qa), a in zip(chosen, own, strict=True)]
-    table["repetition"] = [metric.repetition(a) for a in own]
+    table["repetition"] = [metric.repetition(problem.tokenizer(a, add_special_tokens=False)["input_ids"]) for a in own]
     table["correct"] = [_contains(a, qa) for (_, qa), a in zip(chosen, own, strict=True)]
     again = [_contains(a, chosen[i][1]) for i, a in zip(held_out, answers[len(chosen) :], strict=True)]
     table["paraphrase_correct"] = pd.Series(again, index=held_out, dtype=float)
@@ -169,7 +177,7 @@ def _generated(
     forget = [i for i, (split, _) in enumerate(chosen) if split == "forget" and own[i]]
     spoken = [(chosen[i][1].question, own[i]) for i in forget]
     for column, judge in (("own_nll", model), ("original_nll", problem.model)):
-        nll = score_sequences(problem, judge, spoken)["mean_nll"].tolist() if spoken else []
+        nll = score_sequences(problem, judge, spoken, cut=True)["mean_nll"].tolist() if spoken else []
         table[column] = pd.Series(nll, index=forget, dtype=float)
 
 

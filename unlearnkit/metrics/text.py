@@ -102,12 +102,19 @@ def auc(members: Array, others: Array) -> float:
 
 
 def privacy_leakage(auc_model: float, auc_oracle: float) -> float:
-    """100·((1−AUC) − (1−AUC_oracle))/(1−AUC_oracle), percent (MUSE): < 0 under-, > 0 over-unlearned."""
+    """100·((1−AUC) − (1−AUC_oracle))/(1−AUC_oracle), percent (MUSE): < 0 under-, > 0 over-unlearned.
+
+    NaN where the oracle's AUC is 1: there is nothing to divide by.
+    """
+    if auc_oracle == 1:
+        return math.nan
     return 100 * (auc_oracle - auc_model) / (1 - auc_oracle)
 
 
-def repetition(text: str, n: int = 2) -> float:
-    """Share of the word n-grams of a text that occurred in it before; 0 for texts of fewer than n + 1 words."""
-    words = text.split()
-    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+def repetition(tokens: Sequence[Any], n: int = 4) -> float:
+    """Share of a text's n-grams of tokens that occurred in it before: seq-rep-n of arXiv 1908.04319; 0 for one or none.
+
+    Of tokens, not words: a loop without spaces is a loop.
+    """
+    grams = [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if len(grams) > 1 else 0.0

@@ -99,13 +99,13 @@ def load_model(
     name: str | Path,
     revision: str | None = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
 ) -> Any:
     """A causal language model for evaluation or unlearning, in eval mode on its device.
 
     Args:
         name: hub id, folder, or folder/hub id of a PEFT adapter (merged into its base model).
-        dtype: default bfloat16 on a GPU for hub models, float32 otherwise.
+        dtype: default float32; on a GPU bfloat16, but tiny models as ever and unlearned ones as they were saved.
 
     Raises:
         UnlearnkitError: what `check_source` raises; weights that are damaged or that don't cover the architecture.
@@ -115,7 +115,6 @@ def load_model(
     check_source(name, revision)
     place = device_of(device)
     path = Path(name)
-    dtype = dtype or (torch.bfloat16 if place.type == "cuda" and not _tiny(path) else torch.float32)
     if adapter := _configuration(str(name), revision):
         from peft import PeftModel
 
@@ -124,7 +123,10 @@ def load_model(
         merged = tuned.merge_and_unload()
         merged.name_or_path = str(name)  # a LoRA trained on top belongs to the merged model, not to its base
         return merged.eval()
-    with nullcontext() if not _tiny(path) else quiet():
+    saved_here = (path / "unlearnkit.json").is_file()
+    large = place.type == "cuda" and not _tiny(path)
+    dtype = dtype or (("auto" if saved_here else torch.bfloat16) if large else torch.float32)
+    with quiet() if saved_here or _tiny(path) else nullcontext():
         model, report = _hub(
             AutoModelForCausalLM.from_pretrained,
             "model",
@@ -198,7 +200,7 @@ def load_pipeline(
     name: str | Path,
     revision: str | None = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
 ) -> Any:
     """A Stable Diffusion-class pipeline (1.x, 2.x, XL) by folder or hub id, as a `Diffusion` in eval mode.
 
@@ -218,7 +220,6 @@ def load_pipeline(
         check_pipeline_folder(path)
     elif str(name).startswith((".", "/", "~")) and not path.exists():
         raise UnlearnkitError(f"pipeline folder {name} does not exist; give a folder or a hub id such as 'org/name'.")
-    dtype = dtype or (torch.bfloat16 if place.type == "cuda" and not _tiny(path) else torch.float32)
     with quiet():
         pipe = _hub(
             DiffusionPipeline.from_pretrained,
