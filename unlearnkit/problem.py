@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
+import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,41 +12,20 @@ from typing import Any
 
 import torch
 
+from unlearnkit.data import TextData
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.models.builtin import DEFAULT_FORGET, text_checkpoint, text_recipes
 from unlearnkit.models.load import check_pair, device_of, load_model, load_tokenizer
+from unlearnkit.models.source import ModelSource
 from unlearnkit.registry import Registry
-from unlearnkit.text import Template, context_length, encode, template_of
+from unlearnkit.text import Template, answer_tokens, by_length, collate, context_length, encode, pad_id, template_of
 from unlearnkit.worlds import TextWorld, authors, split, world_from_jsonl
 from unlearnkit.worlds.records import QA
 from unlearnkit.worlds.tofu import load_tofu
 
-KEEP_LIMIT = 200_000_000  # parameters up to which original and oracles stay in memory once loaded
+PROBE = 64  # records a probe reads
 
-WORLDS: Registry[Callable[..., TextProblem]] = Registry("world")
-
-
-@dataclass
-class ModelSource:
-    """A model that is loaded when asked for, and kept only when it is small."""
-
-    load: Callable[[], Any]
-    name: str
-    keep: bool = True  # False: never hold it, whatever its size
-    kept: Any = field(default=None, repr=False)
-
-    def get(self) -> Any:
-        """The model, shared: don't train it."""
-        if self.kept is not None:
-            return self.kept
-        model = self.load()
-        if self.keep and sum(p.numel() for p in model.parameters()) <= KEEP_LIMIT:
-            self.kept = model
-        return model
-
-    def fresh(self) -> Any:
-        """A copy of its own for the caller to train."""
-        return copy.deepcopy(self.kept) if self.kept is not None else self.load()
+WORLDS: Registry[Callable[..., Any]] = Registry("world")
 
 
 @dataclass
@@ -73,6 +53,7 @@ class TextProblem:
     normalised: frozenset[str] = frozenset({"general", "real_authors", "world_facts"})
     device: torch.device = field(default_factory=device_of)
     modality: str = "text"
+    ability_name: str = "probability"
     measured: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -103,6 +84,31 @@ class TextProblem:
     def direct(self, name: str) -> list[QA]:
         """The split's direct questions in the request's own language: what the headline metrics ask."""
         return [qa for qa in self.splits.get(name, []) if qa.relation == "direct" and qa.language == "en"]
+
+    def training_data(self, method: Any, model: Any, loop: Any, seed: int) -> TextData:
+        """What the loop draws from: every trained phrasing of forget and retain, and the method's own views."""
+        views = {"forget": self.pairs("forget"), "retain": self.pairs("retain"), **method.views(self, seed)}
+        longest = context_length(model)
+        encoded = {view: encode(self.tokenizer, self.template, pairs, longest) for view, pairs in views.items()}
+        return TextData(encoded, pad_id(self.tokenizer), self.device, loop.batch_size, random.Random(seed))
+
+    @torch.inference_mode()
+    def mean_nll(self, model: Any, split: str) -> float:
+        """Mean per-token answer NLL over at most `PROBE` questions of a split, nats a token."""
+        pairs = [(qa.question, qa.answer) for qa in (self.direct(split) or self.splits[split])[:PROBE]]
+        encoded = encode(self.tokenizer, self.template, pairs, context_length(model))
+        was_training = model.training
+        model.eval()
+        total = 0.0
+        for rows in by_length(encoded, PROBE):
+            (tokens,) = answer_tokens(model, collate(encoded, rows, pad_id(self.tokenizer)).to(self.device))
+            total += float((tokens.nll / tokens.lengths).sum())
+        model.train(was_training)
+        return total / len(encoded)
+
+    def ability(self, model: Any, split: str) -> float:
+        """Typical probability of an answer, exp(−mean NLL): higher knows more."""
+        return math.exp(-self.mean_nll(model, split))
 
     @property
     def digest(self) -> str:
@@ -140,24 +146,34 @@ def load_problem(
     revision: str | None = None,
     device: str | None = None,
     **options: Any,
-) -> TextProblem:
-    """A problem by the name of its world ("authors", "tofu") or the path of a JSONL file of your own.
+) -> Any:
+    """A problem by the name of its world or the path of data of your own: a `TextProblem` or an `ImageProblem`.
+
+    Text: "authors", "tofu", a JSONL file. Images: "canvas", "digits", "stable-diffusion" (any pipeline, by prompts
+    alone), a folder with a metadata.jsonl.
 
     Args:
-        forget: the request: a split such as "forget05", an entity's name, a list of them, or "kind:award".
+        forget: the request. Text: a split such as "forget05", an entity's name, a list of them, or "kind:award".
+            Images: a concept ("striped"), a pair ("striped circle"), ids of images, or a concept as prompts name it.
         seed: of the world (built-in ones) and of every model trained for it.
         model: hub id or folder of the original; by default a tiny one is trained on the world, once.
         oracles: how many retrained models of different seeds to train (tiny worlds, default 2), or the
             hub ids / folders of the ones you have.
         revision: hub revision of `model`.
         options: of the world: `n_authors`, `facts` (authors); `data` (tofu: a folder or dataset id);
-            `steps` and other `TextRecipe` fields for the tiny model trained on it.
+            `steps` and other `TextRecipe` fields for the tiny model trained on it; images: `anchor`, `judge`,
+            `images` (canvas), `prompts` and `preserve` (stable-diffusion), fields of `ImageRecipe`.
 
     Raises:
         UnlearnkitError: unknown world, split or option, broken or empty data, models that can't be loaded.
     """
     if isinstance(world, TextWorld):
         return _problem(world, forget, seed, model, oracles, revision, device, options)
+    if Path(world).is_dir() and str(world) not in WORLDS:
+        from unlearnkit.image_problem import load_imagefolder
+
+        own = {"model": model, "oracles": oracles, "revision": revision, "device": device, **options}
+        return load_imagefolder(Path(world), forget, seed, **own)
     if isinstance(world, Path) or str(world).endswith((".jsonl", ".json")) or "/" in str(world):
         name = Path(world)
         holdout = options.pop("holdout_fraction", 0.05)
@@ -189,6 +205,29 @@ def _tofu(
         raise UnlearnkitError("TOFU oracles are given by name, not trained here: oracles=['org/model-retain90'].")
     _no_more(options)
     return _from_models("tofu", request, seed, splits, {}, model, oracles or [], revision, device)
+
+
+@WORLDS.register("canvas")
+def _canvas(forget: Any, seed: int, **given: Any) -> Any:
+    from unlearnkit.image_problem import load_canvas
+
+    return load_canvas(forget, seed, **given)
+
+
+@WORLDS.register("digits")
+def _digits(forget: Any, seed: int, **given: Any) -> Any:
+    from unlearnkit.image_problem import load_digits
+
+    return load_digits(forget, seed, **given)
+
+
+def _stable_diffusion(forget: Any, seed: int, **given: Any) -> Any:
+    from unlearnkit.image_problem import load_prompts
+
+    return load_prompts(forget, seed, **given)
+
+
+WORLDS["stable-diffusion"] = _stable_diffusion
 
 
 def _problem(

@@ -132,7 +132,6 @@ def sequential(problem: Any, method: str, parts: int = 3, *, seed: int = 0, **se
 
     from unlearnkit.attacks.text.asking import ask
     from unlearnkit.problem import ModelSource
-    from unlearnkit.stopping import mean_nll
     from unlearnkit.unlearning import unlearn
 
     names = list(dict.fromkeys(qa.entity for qa in problem.splits["forget"]))
@@ -152,7 +151,7 @@ def sequential(problem: Any, method: str, parts: int = 3, *, seed: int = 0, **se
                 measured={},
             )
             current = unlearn(step, method, seed=seed, progress=False, **settings).model
-        retain = mean_nll(problem, current, "retain")
+        retain = problem.mean_nll(current, "retain")
         for k, group in enumerate(groups):
             asked = [qa for qa in problem.direct("forget") if qa.entity in group]
             found = ask(problem, current, asked).mean()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import math
 import os
-import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +28,6 @@ from unlearnkit.masks import MASKS
 from unlearnkit.memory import peak_memory, reset_peak_memory
 from unlearnkit.methods import METHODS, Method, Objectives, StepBatch
 from unlearnkit.stopping import StopRule, stop_rules
-from unlearnkit.text import Batch, Encoded, answer_tokens, collate, context_length, encode, pad_id, shuffled_batches
 
 
 class Loop(BaseModel):
@@ -62,7 +60,7 @@ class Unlearned:
     Attributes:
         model: the unlearned model, in eval mode on its device (a PeftModel when LoRA was asked for).
         trace: a row a step: losses, gradient norms, cosine(g_f, g_r) and, at traced steps, both norms.
-        cost: seconds, prepare_seconds, steps, tokens, peak_memory_mb, parameters_touched.
+        cost: seconds, prepare_seconds, steps, tokens or images, peak_memory_mb, parameters_touched.
         stopped: why the loop ended before its last step; empty when it didn't.
     """
 
@@ -110,39 +108,6 @@ class DivergedError(UnlearnkitError):
         self.trace = trace
 
 
-@dataclass
-class TrainingData:
-    """The encoded views a method trains on; all but "retain" run in step with "forget"."""
-
-    encoded: dict[str, list[Encoded]]
-    pad: int
-    device: torch.device
-    batch_size: int
-    order: random.Random
-    queues: dict[str, list[list[int]]] = field(default_factory=dict)
-
-    def draw(self) -> dict[str, Batch]:
-        """The next batch of every view; each split runs through shuffled epochs of its own."""
-        rows = {split: self._next(split) for split in ("forget", "retain")}
-        return {
-            view: collate(encoded, rows["retain" if view == "retain" else "forget"], self.pad).to(self.device)
-            for view, encoded in self.encoded.items()
-        }
-
-    def losses(self, model: nn.Module, view: str, batches: int) -> Iterator[Tensor]:
-        """ℓ of `batches` batches of a view, taken evenly from it; no order of this object is touched."""
-        encoded = self.encoded[view]
-        rows = [i * len(encoded) // (batches * self.batch_size) for i in range(batches * self.batch_size)]
-        for k in range(batches):
-            chosen = rows[k::batches]
-            yield answer_tokens(model, collate(encoded, chosen, self.pad).to(self.device))[0].loss
-
-    def _next(self, split: str) -> list[int]:
-        if not self.queues.get(split):
-            self.queues[split] = shuffled_batches(self.encoded[split], self.batch_size, self.order)
-        return self.queues[split].pop()
-
-
 def unlearn(
     problem: Any,
     method: str | Method = "npo",
@@ -174,16 +139,16 @@ def unlearn(
     if hasattr(chosen, "apply"):
         begin = time.perf_counter()
         model = chosen.apply(problem, seed)
-        cost = {"seconds": time.perf_counter() - begin, "steps": 0, "tokens": 0}
+        cost = {"seconds": time.perf_counter() - begin, "steps": 0}
         return Unlearned(model.eval(), name, chosen.model_dump(), seed, pd.DataFrame(), cost)
 
     rules = stop_rules(stop, problem)
     model = problem.original.fresh()
     dtype = next(model.parameters()).dtype
-    data = _encode(problem, chosen, model, loop, seed)
+    data = problem.training_data(chosen, model, loop, seed)
     steps = loop.steps
     if loop.epochs is not None:
-        steps = math.ceil(loop.epochs * len(data.encoded["forget"]) / (loop.batch_size * loop.accumulation))
+        steps = math.ceil(loop.epochs * data.size("forget") / (loop.batch_size * loop.accumulation))
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -206,7 +171,7 @@ def unlearn(
         combined = balance(loop.balance, loop.match_norm)
         gradients = Gradients(accelerator, chosen, parameters, combined, mask, loop.accumulation)
         rows: list[dict[str, Any]] = []
-        tokens, stopped = 0, ""
+        seen, stopped = 0, ""
         bar = tqdm(range(steps), desc=name, unit="step", leave=False, disable=not progress)
         for step in bar:
             for group in optimizer.param_groups:
@@ -219,7 +184,7 @@ def unlearn(
                 losses = chosen.objectives(trained, batch)
                 _check_finite(losses, name, step, loop, rows)
                 gradients.add(losses, traced, row)
-                tokens += sum(b.tokens for b in batch.views.values())
+                seen += sum(b.count for b in batch.views.values())
             gradients.finish(traced, row)
             norm = accelerator.clip_grad_norm_(parameters.values(), loop.clip or math.inf)
             row["grad_norm"] = float(norm)  # of the combined gradient, before clipping
@@ -250,7 +215,7 @@ def unlearn(
         "seconds": seconds,
         "prepare_seconds": prepared - begin,
         "steps": len(rows),
-        "tokens": tokens,
+        data.unit: seen,
         "peak_memory_mb": peak_memory(problem.device),
         "parameters_touched": sum(p.numel() for p in parameters.values()),
     }
@@ -282,21 +247,13 @@ def configure_method(modality: str, method: str | Method, settings: dict[str, An
     return chosen, loop
 
 
-def _encode(problem: Any, method: Method, model: nn.Module, loop: Loop, seed: int) -> TrainingData:
-    views = {"forget": problem.pairs("forget"), "retain": problem.pairs("retain"), **method.views(problem, seed)}
-    longest = context_length(model)
-    encoded = {view: encode(problem.tokenizer, problem.template, pairs, longest) for view, pairs in views.items()}
-    pad = pad_id(problem.tokenizer)
-    return TrainingData(encoded, pad, problem.device, loop.batch_size, random.Random(seed))
-
-
 def _choose_parameters(model: nn.Module, method: Method, loop: Loop) -> tuple[nn.Module, dict[str, Tensor]]:
     """Freeze what is not trained; with LoRA, everything but the adapter."""
     names = method.trainable(model)
     if loop.lora:
         from peft import LoraConfig, get_peft_model
 
-        targets = [n.removesuffix(".weight") for n in names] if names else "all-linear"
+        targets = method.lora_targets(model, names)
         model = get_peft_model(
             model,
             LoraConfig(r=loop.lora, lora_alpha=2 * loop.lora, target_modules=targets),

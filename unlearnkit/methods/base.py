@@ -77,6 +77,10 @@ class Method(BaseModel):
         """Names of the parameters to train; None for all."""
         return None
 
+    def lora_targets(self, model: nn.Module, names: list[str] | None) -> list[str] | str:
+        """Modules that get a LoRA adapter: those of the trained parameters, or every linear layer."""
+        return [n.removesuffix(".weight") for n in names] if names else "all-linear"
+
     def prepare(self, model: nn.Module, data: Any) -> Any:
         """Quantities of the original model that are needed at every step, computed once."""
         return None

@@ -1,0 +1,363 @@
+"""A forget request on a text-to-image pipeline: the concept, what to preserve, the original, and its oracles."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unlearnkit.data import ImageData, denoising_loss
+from unlearnkit.errors import UnlearnkitError
+from unlearnkit.models.builtin_image import (
+    DEFAULT_FORGET,
+    image_checkpoint,
+    image_recipes,
+    judge_of,
+)
+from unlearnkit.models.diffusion import Diffusion, sample
+from unlearnkit.models.judge import Judge, load_judge
+from unlearnkit.models.load import device_of, load_pipeline
+from unlearnkit.models.source import ModelSource
+from unlearnkit.worlds.canvas import canvas
+from unlearnkit.worlds.digits import digits
+from unlearnkit.worlds.imagefolder import imagefolder
+from unlearnkit.worlds.pictures import Concepts, ImageWorld, Pictures
+
+PROBE = 64  # pictures a probe looks at
+SAMPLED = 4  # pictures a prompt, where a problem has prompts but no pictures
+Labels = dict[str, str]
+
+
+@dataclass
+class ImageProblem:
+    """A forget request on a text-to-image model.
+
+    Attributes:
+        splits: name → pictures; `forget` and `retain` are what a method is given, `holdout` is never trained. A
+            problem of prompts alone has empty ones, and methods that need pictures get samples of the original.
+        concept: domain → the erased concept; empty when individual images are forgotten.
+        word, anchor: the concept as it stands in prompts, and what takes its place.
+        asked: "forget" → prompts that ask for the concept, "retain" → prompts to preserve.
+        wanted: the same keys → what each of these prompts asks for, by domain.
+        judge: reads samples; None where there is none.
+        oracles: pipelines retrained without the forgotten pictures; may be empty.
+    """
+
+    name: str
+    request: str
+    seed: int
+    splits: dict[str, Pictures]
+    concept: Labels
+    word: str
+    anchor: str
+    asked: dict[str, list[str]]
+    wanted: dict[str, list[Labels]]
+    original: ModelSource
+    oracles: list[ModelSource]
+    judge: Any = None
+    concepts: Concepts | None = None
+    device: torch.device = field(default_factory=device_of)
+    modality: str = "image"
+    ability_name: str = "inverse loss"
+    measured: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        missing = [p for p in self.asked["forget"] if self.word and not contains(p, self.word)]
+        if missing:
+            raise UnlearnkitError(
+                f"the prompt '{missing[0]}' does not contain the concept '{self.word}'; "
+                "every forget prompt must name what is to be forgotten."
+            )
+        kept = [p for p in self.asked["retain"] if self.word and contains(p, self.word)]
+        if kept:
+            raise UnlearnkitError(
+                f"the prompt '{kept[0]}' is to be preserved but contains the concept '{self.word}'; take it out."
+            )
+
+    @property
+    def model(self) -> Diffusion:
+        """The original. Shared: `unlearn` works on a copy."""
+        return self.original.get()
+
+    def oracle(self, index: int = 0) -> Diffusion:
+        """One of the retrained pipelines; raises when there is none."""
+        if not -len(self.oracles) <= index < len(self.oracles):
+            raise UnlearnkitError(
+                f"oracle {index} was asked for, this problem has {len(self.oracles)}; "
+                "give retrained pipelines with load_problem(..., oracles=[...])."
+            )
+        return self.oracles[index].get()
+
+    def replaced(self, prompt: str) -> str:
+        """A prompt with the anchor in place of the concept; one without the concept stays as it is."""
+        return re.sub(rf"(?<!\w){re.escape(self.word)}(?!\w)", self.anchor, prompt, flags=re.I) if self.word else prompt
+
+    def pictures(self, split: str) -> Pictures:
+        """The pictures of a split; samples of the original where the problem has prompts only (made once)."""
+        known = self.splits.get(split)
+        if known is not None and len(known):
+            return known
+        if split not in self.asked or not self.asked[split]:
+            raise UnlearnkitError(f"this problem has neither pictures nor prompts for {split}; give some.")
+        key = ("sampled", split)
+        if key not in self.measured:
+            prompts = [p for p in self.asked[split] for _ in range(SAMPLED)]
+            images = sample(self.model, prompts, range(len(prompts)), steps=30, guidance=7.5, batch_size=8)
+            ids = tuple(f"{split}-{k:04d}" for k in range(len(prompts)))
+            self.measured[key] = Pictures(images, tuple(prompts), {}, ids)
+        return self.measured[key]
+
+    def latents(self, split: str) -> torch.Tensor:
+        """The pictures of a split as latents, encoded once: (n, c, h, w)."""
+        key = ("latents", split)
+        if key not in self.measured:
+            self.measured[key] = self.model.encode(self.pictures(split).images)
+        return self.measured[key]
+
+    def training_data(self, method: Any, model: Diffusion, loop: Any, seed: int) -> ImageData:
+        """What the loop draws from: latents and text states of the forget and the retain side."""
+        forget, retain = self.pictures("forget"), self.pictures("retain")
+        # a request names the concept in its own word, so that other words for it remain an attack
+        prompts = {
+            "forget": [
+                c if not self.word or contains(c, self.word) else self._plain(forget, i)
+                for i, c in enumerate(forget.captions)
+            ],
+            "retain": list(retain.captions),
+        }
+        anchors = [self.replaced(p) for p in prompts["forget"]]
+        different = list(
+            dict.fromkeys(["", *prompts["forget"], *prompts["retain"], *anchors, *self.asked["forget"],
+                           *self.asked["retain"], *(self.replaced(p) for p in self.asked["forget"])])
+        )  # fmt: skip
+        with torch.no_grad():
+            states = model.embed(different)
+        return ImageData(
+            {split: self.latents(split).to(model.dtype) for split in ("forget", "retain")},
+            prompts,
+            anchors if self.word else [],
+            {p: k for k, p in enumerate(different)},
+            states,
+            model,
+            self,
+            self.device,
+            loop.batch_size,
+            torch.Generator().manual_seed(seed),
+        )
+
+    def _plain(self, pictures: Pictures, row: int) -> str:
+        """The plain caption of a picture, in the concepts' own words."""
+        if self.concepts is None:
+            return pictures.captions[row]
+        return self.concepts.prompt({d: values[row] for d, values in pictures.labels.items()})
+
+    @torch.inference_mode()
+    def ability(self, model: Diffusion, split: str) -> float:
+        """1 / denoising loss on at most `PROBE` pictures of a split, with fixed noise: higher knows more."""
+        data = self._probe(split)
+        return 1 / float(denoising_loss(model, data))
+
+    def _probe(self, split: str) -> Any:
+        key = ("probe", split)
+        if key not in self.measured:
+            from unlearnkit.data import ImageBatch
+
+            pictures, latents = self.pictures(split), self.latents(split)
+            rows = np.linspace(0, len(pictures) - 1, min(PROBE, len(pictures))).round().astype(int).tolist()
+            own = torch.Generator().manual_seed(0)
+            x = latents[rows]
+            noise = torch.randn(x.shape, generator=own).to(x.device, x.dtype)
+            t = torch.randint(0, self.model.timesteps, (len(rows),), generator=own).to(x.device)
+            prompts = [pictures.captions[i] for i in rows]
+            self.measured[key] = ImageBatch(x, noise, t, self.model.embed(prompts), None, torch.tensor(rows), prompts)
+        return self.measured[key]
+
+    @property
+    def digest(self) -> str:
+        """Identifies request, pictures, prompts and models (by source name)."""
+        parts = [self.name, self.request, str(self.seed), self.word, self.anchor, self.original.name]
+        parts += [o.name for o in self.oracles]
+        parts += [f"{name}:{p}" for name, prompts in self.asked.items() for p in prompts]
+        parts += [f"{name}:{i}:{c}" for name, s in self.splits.items() for i, c in zip(s.ids, s.captions, strict=True)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{name} {len(s)}" for name, s in self.splits.items() if len(s))
+        return (
+            f"ImageProblem({self.name}/{self.request}, seed {self.seed}; {sizes or 'prompts only'}; "
+            f"{len(self.oracles)} oracles)"
+        )
+
+
+def contains(prompt: str, word: str) -> bool:
+    """Whether a concept stands in a prompt as whole words, whatever the case."""
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", prompt, re.IGNORECASE) is not None
+
+
+def load_canvas(forget: Any, seed: int, **given: Any) -> ImageProblem:
+    """The built-in world canvas; options: `images`, `holdout`, and fields of `ImageRecipe`."""
+    sizes = {k: given.pop(k) for k in ("images", "holdout") if k in given}
+    return from_world(canvas(seed=seed, **sizes), forget or DEFAULT_FORGET["canvas"], seed, **given)
+
+
+def load_digits(forget: Any, seed: int, **given: Any) -> ImageProblem:
+    """Real handwritten digits; options: fields of `ImageRecipe`."""
+    return from_world(digits(seed=seed), forget or DEFAULT_FORGET["digits"], seed, **given)
+
+
+def load_imagefolder(path: Path, forget: Any, seed: int, **given: Any) -> ImageProblem:
+    """A folder of one's own with a metadata.jsonl (Hugging Face imagefolder)."""
+    if not forget:
+        raise UnlearnkitError(f"say what of {path} is to be forgotten: forget='a label, a word of a caption, or ids'.")
+    return from_world(imagefolder(path), forget, seed, **given)
+
+
+def from_world(
+    world: ImageWorld,
+    forget: str | Sequence[str],
+    seed: int,
+    *,
+    model: Any = None,
+    oracles: Any = None,
+    revision: str | None = None,
+    device: str | None = None,
+    judge: Any = None,
+    anchor: str | None = None,
+    **sizes: Any,
+) -> ImageProblem:
+    """A problem on the pictures of a world; without `model`, tiny pipelines are trained on it, once."""
+    request = forget if isinstance(forget, str) else ",".join(forget)
+    splits, concept = world.split(forget), world.requested(forget)
+    named = {d: str(c) for d, c in concept.items() if d != "images"}
+    place = device_of(device)
+    if model is None:
+        known = {"steps", "batch_size", "lr", "ema", "channels", "text_width", "text_layers"}
+        _no_more({k: v for k, v in sizes.items() if k not in known}, known)
+        if isinstance(oracles, (list, tuple)):
+            raise UnlearnkitError("oracles were named but no model; give both, or the number of oracles to train.")
+        recipes = image_recipes(world, splits, request, seed, 2 if oracles is None else int(oracles), **sizes)
+        folders = [image_checkpoint(r, world, p) for r, p in recipes]
+        if judge is None:
+            judge = judge_of(world) if world.kind != "imagefolder" else None
+        else:
+            judge = judge_from(judge, world.concepts)
+    else:
+        _no_more(sizes, set())
+        if isinstance(oracles, int):
+            raise UnlearnkitError("with a model of your own, give oracles by name: oracles=['FOLDER'] or [] for none.")
+        folders = [model, *(oracles or [])]
+        judge = judge_from(judge, world.concepts)
+    sources = [source(f, revision if k == 0 else None, place) for k, f in enumerate(folders)]
+    asked, wanted = _questions(world, named)
+    word = " ".join(named.values()) if world.kind != "imagefolder" or named else ""
+    first = next(iter(named), "")
+    instead = anchor or (world.concepts.anchors.get(first, "") if named else "")
+    if named and instead == named[first]:
+        instead = next(c for c in world.concepts.domains[first] if c != named[first])
+    if len(named) == 2 and not anchor:  # a pair: only the style part is replaced
+        part = "style" if "style" in named else first
+        other = world.concepts.anchors.get(part, "")
+        if other == named[part]:
+            other = next(c for c in world.concepts.domains[part] if c != named[part])
+        words = {**named, part: other}
+        named = {d: named[d] for d in sorted(named, key=lambda d: d != "style")}
+        word, instead = " ".join(named.values()), " ".join(words[d] for d in named)
+    return ImageProblem(
+        world.name, request, seed, splits, named, word, instead, asked, wanted, sources[0], sources[1:], judge,
+        world.concepts, place,
+    )  # fmt: skip
+
+
+def _questions(world: ImageWorld, named: Labels) -> tuple[dict[str, list[str]], dict[str, list[Labels]]]:
+    """Every combination of concepts in the plain wording, on the side it belongs to."""
+    asked: dict[str, list[str]] = {"forget": [], "retain": []}
+    wanted: dict[str, list[Labels]] = {"forget": [], "retain": []}
+    domains = world.concepts.domains
+    for labels in product(*domains.values()):
+        values = dict(zip(domains, labels, strict=True))
+        side = "forget" if named and all(values[d] == c for d, c in named.items()) else "retain"
+        asked[side].append(world.concepts.prompt(values))
+        wanted[side].append(values)
+    if not named:  # individual images: their own captions
+        asked["forget"], wanted["forget"] = [], []
+    return asked, wanted
+
+
+def load_prompts(
+    forget: Any,
+    seed: int,
+    *,
+    model: Any = None,
+    oracles: Any = None,
+    revision: str | None = None,
+    device: str | None = None,
+    judge: Any = None,
+    anchor: str | None = None,
+    prompts: Sequence[str] | None = None,
+    preserve: Sequence[str] = (),
+    **more: Any,
+) -> ImageProblem:
+    """A concept of any Stable Diffusion-class pipeline, named by a prompt; no dataset is needed.
+
+    Args:
+        forget: the concept as it stands in prompts, such as "Van Gogh".
+        anchor: what takes its place, such as "painter"; needed by methods that map the concept to something.
+        prompts: prompts that contain the concept; default "FORGET", "a picture of FORGET".
+        preserve: prompts to keep.
+    """
+    _no_more(more, {"prompts", "preserve", "anchor", "judge"})
+    if not forget or not isinstance(forget, str):
+        raise UnlearnkitError("name the concept to forget as it stands in prompts: forget='Van Gogh'.")
+    if isinstance(oracles, int):
+        raise UnlearnkitError("oracles of a real pipeline are given by name, not trained here: oracles=['FOLDER'].")
+    name = model or "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    place = device_of(device)
+    asked = {"forget": list(prompts or (forget, f"a picture of {forget}")), "retain": list(preserve)}
+    wanted: dict[str, list[Labels]] = {
+        "forget": [{"concept": forget}] * len(asked["forget"]),
+        "retain": [{} for _ in preserve],
+    }
+    empty = Pictures(np.empty((0, 1, 1, 3), np.uint8), (), {}, ())
+    return ImageProblem(
+        "stable-diffusion", forget, seed, {"forget": empty, "retain": empty}, {"concept": forget}, forget, anchor or "",
+        asked, wanted, source(name, revision, place), [source(o, None, place) for o in oracles or ()],
+        judge_from(judge, None), None, place,
+    )  # fmt: skip
+
+
+def source(name: Any, revision: str | None, place: torch.device) -> ModelSource:
+    return ModelSource(lambda: load_pipeline(name, revision, place), f"{name}@{revision}" if revision else str(name))
+
+
+def judge_from(judge: Any, concepts: Concepts | None) -> Any:
+    """A judge given as an object, as a folder of `Judge.save`, or as a CLIP checkpoint (zero-shot)."""
+    if judge is None or not isinstance(judge, (str, Path)):
+        return judge
+    if (Path(judge) / "judge.json").is_file():
+        return load_judge(judge)
+    from unlearnkit.models.clip_judge import ClipJudge
+
+    return ClipJudge(judge, concepts)
+
+
+def with_request(problem: ImageProblem, **changes: Any) -> ImageProblem:
+    """The same problem with some fields changed and nothing measured yet."""
+    return replace(problem, **{"measured": {}, **changes})
+
+
+def _no_more(options: dict[str, Any], allowed: set[str]) -> None:
+    if options:
+        raise UnlearnkitError(
+            f"option '{next(iter(options))}' is not one of this image problem's; allowed are "
+            f"{', '.join(sorted(allowed | {'model', 'oracles', 'revision', 'device', 'judge', 'anchor'}))}."
+        )
+
+
+__all__ = ["ImageProblem", "Judge", "contains", "from_world", "load_canvas", "load_digits", "load_imagefolder"]

@@ -1,0 +1,257 @@
+"""A text-to-image pipeline as one module: what a method trains, what a metric samples from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+STEPS, GUIDANCE = 20, 3.0  # of a sample, unless something else is asked for
+
+
+@dataclass
+class Conditioning:
+    """What the denoiser is told: text states (n, tokens, width) and, for XL-class models, pooled ones (n, width)."""
+
+    hidden: Tensor
+    pooled: Tensor | None = None
+
+    def take(self, rows: Sequence[int] | Tensor) -> Conditioning:
+        return Conditioning(self.hidden[rows], None if self.pooled is None else self.pooled[rows])
+
+    def repeat(self, count: int) -> Conditioning:
+        """The first row, `count` times."""
+        return self.take([0] * count)
+
+    def detach(self) -> Conditioning:
+        return Conditioning(self.hidden.detach(), None if self.pooled is None else self.pooled.detach())
+
+    @property
+    def device(self) -> torch.device:
+        return self.hidden.device
+
+
+def join(parts: Sequence[Conditioning]) -> Conditioning:
+    """Several conditionings as one batch."""
+    pooled = [p.pooled for p in parts if p.pooled is not None]
+    return Conditioning(torch.cat([p.hidden for p in parts]), torch.cat(pooled) if pooled else None)
+
+
+class Rule(Protocol):
+    """How the predictions of one sampling step combine into the one that is followed."""
+
+    prompts: tuple[str, ...]  # besides the null prompt and the prompt itself
+
+    def combine(self, null: Tensor, prompt: Tensor, others: list[Tensor], guidance: float, step: int) -> Tensor: ...
+
+
+@dataclass
+class ClassifierFree:
+    """ε∅ + w(ε_c − ε∅), the convention of diffusers (Ho and Salimans 2022, arXiv 2207.12598)."""
+
+    prompts: tuple[str, ...] = ()
+
+    def combine(self, null: Tensor, prompt: Tensor, others: list[Tensor], guidance: float, step: int) -> Tensor:
+        return null + guidance * (prompt - null)
+
+
+class Diffusion(nn.Module):
+    """The parts of a Stable Diffusion-class pipeline as submodules: `unet`, `text_encoder`(`_2`), `vae`.
+
+    Attributes:
+        pipe: the diffusers pipeline around the same modules.
+        rule: how guidance is applied when sampling; inference-time methods put their own here.
+    """
+
+    def __init__(self, pipe: Any) -> None:
+        super().__init__()
+        self.unet, self.vae, self.text_encoder = pipe.unet, pipe.vae, pipe.text_encoder
+        if getattr(pipe, "text_encoder_2", None) is not None:
+            self.text_encoder_2 = pipe.text_encoder_2
+        pipe.set_progress_bar_config(disable=True)
+        self.pipe = pipe
+        self.rule: Rule = ClassifierFree()
+
+    @property
+    def config(self) -> Any:
+        return self.unet.config
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.unet.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.unet.parameters()).dtype
+
+    @property
+    def xl(self) -> bool:
+        return hasattr(self, "text_encoder_2")
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        side = self.unet.config.sample_size
+        height, width = (side, side) if isinstance(side, int) else side
+        return (self.unet.config.in_channels, height, width)
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of an image, pixels."""
+        return self.latent_shape[1] * self.pipe.vae_scale_factor
+
+    @property
+    def timesteps(self) -> int:
+        """Length T of the noise schedule."""
+        return int(self.pipe.scheduler.config.num_train_timesteps)
+
+    def embed(self, prompts: Sequence[str]) -> Conditioning:
+        """Text states of prompts, as the pipeline itself makes them."""
+        found = self.pipe.encode_prompt(
+            prompt=list(prompts), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        return Conditioning(found[0], found[2]) if self.xl else Conditioning(found[0])
+
+    def forward(self, latents: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
+        """The denoiser's own prediction (ε or v): (n, c, h, w), (n,) → (n, c, h, w)."""
+        extra: dict[str, Any] = {}
+        if conditioning.pooled is not None:
+            size = float(self.image_size)
+            ids = torch.tensor([[size, size, 0, 0, size, size]], device=latents.device, dtype=latents.dtype)
+            extra = {"text_embeds": conditioning.pooled, "time_ids": ids.expand(len(latents), -1)}
+        return self.unet(
+            latents, t, encoder_hidden_states=conditioning.hidden, added_cond_kwargs=extra or None
+        ).sample  # fmt: skip
+
+    def noisy(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t = √ᾱ_t·x_0 + √(1−ᾱ_t)·noise."""
+        return self.pipe.scheduler.add_noise(latents, noise, t)
+
+    def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """What the denoiser is trained to predict: the noise, or v = √ᾱ_t·noise − √(1−ᾱ_t)·x_0."""
+        if self.pipe.scheduler.config.prediction_type == "v_prediction":
+            return self.pipe.scheduler.get_velocity(latents, noise, t)
+        return noise
+
+    @torch.no_grad()
+    def encode(self, images: np.ndarray, batch_size: int = 128) -> Tensor:
+        """uint8 images (n, height, width, 3) → scaled latents (n, c, h, w)."""
+        out = []
+        for begin in range(0, len(images), batch_size):
+            pixels = torch.from_numpy(np.ascontiguousarray(images[begin : begin + batch_size])).to(self.device)
+            pixels = pixels.permute(0, 3, 1, 2).to(self.vae.dtype) / 127.5 - 1
+            coded = self.vae.encode(pixels)
+            latents = coded.latents if hasattr(coded, "latents") else coded.latent_dist.mean
+            out.append(latents * self.vae.config.scaling_factor)
+        return torch.cat(out)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, batch_size: int = 128) -> np.ndarray:
+        """Scaled latents (n, c, h, w) → uint8 images (n, height, width, 3)."""
+        out = []
+        for part in latents.split(batch_size):
+            pixels = self.vae.decode((part / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
+            pixels = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte()
+            out.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
+        return np.concatenate(out)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """A pipeline folder that plain diffusers loads."""
+        self.pipe.save_pretrained(folder, safe_serialization=True)
+
+
+def noise_of(model: Diffusion, seeds: Sequence[int]) -> Tensor:
+    """The starting noise of each seed, the same on every device and whatever the batch: (n, c, h, w)."""
+    shape = model.latent_shape
+    drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(int(s))) for s in seeds]
+    return torch.stack(drawn).to(model.device, model.dtype)
+
+
+@torch.inference_mode()
+def sample(
+    model: Diffusion,
+    prompts: Sequence[str] | Conditioning,
+    seeds: Sequence[int],
+    *,
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    batch_size: int = 128,
+    start: Tensor | None = None,
+    first_step: int = 0,
+    progress: bool = False,
+) -> np.ndarray:
+    """Images by deterministic DDIM, uint8 (n, height, width, 3): the same prompt and seed give the same image.
+
+    Args:
+        prompts: a prompt a seed, or their conditioning.
+        start: latents to begin from instead of noise, at `first_step`.
+        first_step: how many of the `steps` are left out (completion from a noised image).
+    """
+    latents = denoise(
+        model, prompts, seeds, steps, guidance, batch_size, start=start, first_step=first_step, progress=progress
+    )
+    return model.decode(latents)
+
+
+@torch.no_grad()
+def denoise(
+    model: Diffusion,
+    prompts: Sequence[str] | Conditioning,
+    seeds: Sequence[int],
+    steps: int = STEPS,
+    guidance: float = GUIDANCE,
+    batch_size: int = 128,
+    *,
+    start: Tensor | None = None,
+    first_step: int = 0,
+    last_step: int | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """The latents of `sample`; with `last_step`, those after that many steps (x_t of a partial denoise)."""
+    given = prompts if isinstance(prompts, Conditioning) else _unique(model, prompts)
+    fixed = model.embed(["", *model.rule.prompts])
+    scheduler = ddim(model, steps)
+    times = scheduler.timesteps.to(model.device)
+    noise = noise_of(model, seeds) if start is None else start.to(model.device, model.dtype)
+    parts = []
+    starts = range(0, len(noise), batch_size)
+    bar = tqdm(total=len(starts) * steps, desc="sampling", unit="step", leave=False, disable=not progress)
+    for begin in starts:
+        x = noise[begin : begin + batch_size] * scheduler.init_noise_sigma
+        rows = range(begin, begin + len(x))
+        own = given.take(list(rows))
+        kinds = [fixed.take([k] * len(x)) for k in range(1 + len(model.rule.prompts))]
+        for k, t in enumerate(times[first_step:last_step], start=first_step):
+            if guidance == 1 and not model.rule.prompts:
+                followed = model(x, t.expand(len(x)), own)
+            else:  # all conditionings in one batch
+                together = join([kinds[0], own, *kinds[1:]])
+                found = model(x.repeat(len(kinds) + 1, 1, 1, 1), t.expand(len(together.hidden)), together)
+                null, prompt, *others = found.chunk(len(kinds) + 1)
+                followed = model.rule.combine(null, prompt, list(others), guidance, k)
+            x = scheduler.step(followed, t, x).prev_sample
+            bar.update()
+        parts.append(x)
+    bar.close()
+    return torch.cat(parts)
+
+
+def ddim(model: Diffusion, steps: int) -> Any:
+    """A DDIM scheduler on the pipeline's own noise schedule."""
+    from diffusers import DDIMScheduler
+
+    scheduler = DDIMScheduler.from_config(model.pipe.scheduler.config, clip_sample=False)
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+def _unique(model: Diffusion, prompts: Sequence[str]) -> Conditioning:
+    """Text states of prompts, each different prompt encoded once."""
+    different = list(dict.fromkeys(prompts))
+    place = {p: i for i, p in enumerate(different)}
+    return model.embed(different).take([place[p] for p in prompts])
