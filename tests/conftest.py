@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -78,3 +79,17 @@ def cli(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return call
+
+
+@pytest.fixture(scope="session")
+def small_problem(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Six authors and models trained for seconds, once a session: for properties, not for claims."""
+    import unlearnkit as uk
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNLEARNKIT_HOME", str(tmp_path_factory.mktemp("store")))
+        world = {"n_authors": 6, "facts": 3, "holdout": 1}
+        size = {"width": 32, "layers": 3, "heads": 2, "inner": 64, "vocabulary": 400, "context": 96}
+        return uk.load_problem(
+            "authors", "forget10", oracles=1, device="cpu", steps=60, lr=1e-2, batch_size=32, **world, **size
+        )

@@ -141,6 +141,11 @@ def stack(batches: Sequence[Batch]) -> Batch:
     )
 
 
+def widen(x: Tensor) -> Tensor:
+    """At least float32: no loss is computed in half precision."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 @dataclass
 class AnswerTokens:
     """Everything a loss or metric needs about the answer tokens of one batch."""
@@ -155,7 +160,7 @@ class AnswerTokens:
     @cached_property
     def token_nll(self) -> Tensor:
         """−log p of each answer token: (answer tokens,)."""
-        return F.cross_entropy(self.logits.float(), self.labels, reduction="none")
+        return F.cross_entropy(widen(self.logits), self.labels, reduction="none")
 
     def per_sequence(self, values: Tensor) -> Tensor:
         """Sum of a per-token quantity within each sequence: (answer tokens,) → (sequences,)."""

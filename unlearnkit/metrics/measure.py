@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from unlearnkit.metrics import text as metric
-from unlearnkit.text import Encoded, answer_tokens, by_length, collate, context_length, encode, generate, pad_id
+from unlearnkit.text import Encoded, answer_tokens, by_length, collate, context_length, encode, generate, pad_id, widen
 from unlearnkit.worlds.records import QA
 
 SPLITS = ("forget", "retain", "neighbours", "general", "real_authors", "world_facts", "holdout")
@@ -60,7 +60,7 @@ def score_sequences(
     for batch_rows in by_length(encoded, batch_size):
         batch = collate(encoded, batch_rows, pad_id(problem.tokenizer)).to(problem.device)
         (tokens,) = answer_tokens(model, batch)
-        logp = tokens.logits.float().log_softmax(-1)  # (answer tokens, vocabulary)
+        logp = widen(tokens.logits).log_softmax(-1)  # (answer tokens, vocabulary)
         label = -tokens.token_nll
         p = logp.exp()
         mean = (p * logp).sum(-1)

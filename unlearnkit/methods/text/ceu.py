@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
 from unlearnkit.methods.text.base import TextMethod
-from unlearnkit.text import AnswerTokens, answer_tokens
+from unlearnkit.text import AnswerTokens, answer_tokens, widen
 
 
 def ceu_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -17,9 +17,9 @@ def ceu_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     (answer tokens, vocabulary) and (answer tokens,) → scalar (arXiv 2503.01224).
     """
-    target = logits.detach().float().clone()
+    target = widen(logits).detach().clone()
     target[torch.arange(len(labels), device=labels.device), labels] = -torch.inf
-    return -(target.softmax(-1) * F.log_softmax(logits.float(), -1)).sum(-1).mean()
+    return F.cross_entropy(widen(logits), target.softmax(-1))
 
 
 def after_first(tokens: AnswerTokens) -> Tensor:

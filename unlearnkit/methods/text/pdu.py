@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
 from unlearnkit.methods.text.base import TextMethod
-from unlearnkit.text import answer_tokens
+from unlearnkit.text import answer_tokens, widen
 
 
 def pdu_loss(logits: Tensor) -> Tensor:
     """mean_t (max_v z − mean_v z)²; (answer tokens, vocabulary) → scalar (arXiv 2506.05314)."""
-    return (logits.float().amax(-1) - logits.float().mean(-1)).square().mean()
+    z = widen(logits)
+    return (z.amax(-1) - z.mean(-1)).square().mean()
 
 
 @register_method("pdu")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unlearnkit.errors import UnlearnkitError
-from unlearnkit.text import AnswerTokens, answer_tokens, by_length, collate
+from unlearnkit.text import AnswerTokens, answer_tokens, by_length, collate, widen
 
 
 class Reference:
@@ -45,7 +45,7 @@ def reference(model: nn.Module, data: Any, view: str, distributions: bool = Fals
         UnlearnkitError: the architecture changes logits after its output embedding (soft caps, scales).
     """
     encoded = data.encoded[view]
-    nll = torch.zeros(len(encoded), device=data.device)
+    nll: list[Tensor] = [torch.empty(0)] * len(encoded)
     features: list[Tensor] = [torch.empty(0)] * len(encoded)
     layer: Any = getattr(model, "module", model).get_output_embeddings()  # type: ignore[operator]
     head = None
@@ -57,12 +57,13 @@ def reference(model: nn.Module, data: Any, view: str, distributions: bool = Fals
         )
     for rows in by_length(encoded, data.batch_size):
         tokens = answer_tokens(model, collate(encoded, rows, data.pad).to(data.device))[0]
-        nll[tokens.rows] = tokens.nll
+        for row, one in zip(tokens.rows.tolist(), tokens.nll, strict=True):
+            nll[row] = one
         if head is not None:
             weight, bias = head
             assert weight is not None
             mine = F.linear(tokens.features.to(weight.dtype), weight, bias)
-            if not torch.allclose(mine.float(), tokens.logits.float(), rtol=1e-2, atol=1e-2):
+            if not torch.allclose(widen(mine), widen(tokens.logits), rtol=1e-2, atol=1e-2):
                 raise UnlearnkitError(
                     f"{type(model).__name__} changes its logits after the output embedding, so the original's "
                     "distributions can't be cached; use the NLL retain loss (retain_loss='nll')."
@@ -70,14 +71,14 @@ def reference(model: nn.Module, data: Any, view: str, distributions: bool = Fals
             counts = tokens.lengths.long().tolist()
             for row, part in zip(tokens.rows.tolist(), tokens.features.cpu().split(counts), strict=True):
                 features[row] = part
-    return Reference(nll, features if distributions else None, head)  # type: ignore[arg-type]
+    return Reference(torch.stack(nll), features if distributions else None, head)  # type: ignore[arg-type]
 
 
 def kl(reference_logits: Tensor, logits: Tensor) -> Tensor:
     """KL(p₀‖p_θ), mean over answer tokens; both (answer tokens, vocabulary)."""
     return F.kl_div(
-        F.log_softmax(logits.float(), -1),
-        F.log_softmax(reference_logits.float(), -1),
+        F.log_softmax(widen(logits), -1),
+        F.log_softmax(widen(reference_logits), -1),
         reduction="batchmean",
         log_target=True,
     )

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.methods.base import Card, Method, Objectives, StepBatch, register_method
-from unlearnkit.text import answer_tokens, by_length, collate
+from unlearnkit.text import answer_tokens, by_length, collate, widen
 
 
 def rmu_loss(hidden: Tensor, direction: Tensor, c: float) -> Tensor:
     """Mean over answer tokens and dimensions of (h − c·u)²; (answer tokens, width), (width,) → scalar."""
-    return (hidden.float() - c * direction).pow(2).mean()
+    return (widen(hidden) - c * direction).pow(2).mean()
 
 
 def _layer_number(name: str) -> int:
@@ -69,7 +69,7 @@ class RMU(Method):
         u = torch.rand(kept[0].shape[-1], generator=torch.Generator().manual_seed(self.direction_seed))
         c = self.c
         if c is None:
-            c = self.scale * float(torch.cat(self._hidden(model, data, "forget")).float().norm(dim=-1).mean())
+            c = self.scale * float(widen(torch.cat(self._hidden(model, data, "forget"))).norm(dim=-1).mean())
         return {"hidden": kept, "direction": (u / u.norm()).to(data.device), "c": c}
 
     def _hidden(self, model: nn.Module, data: Any, view: str) -> list[Tensor]:
@@ -89,5 +89,5 @@ class RMU(Method):
         assert forget.hidden is not None and retain.hidden is not None
         before = torch.cat([cached["hidden"][i] for i in retain.rows.tolist()]).to(retain.hidden.device)
         return Objectives(
-            rmu_loss(forget.hidden, cached["direction"], cached["c"]), F.mse_loss(retain.hidden.float(), before.float())
+            rmu_loss(forget.hidden, cached["direction"], cached["c"]), F.mse_loss(widen(retain.hidden), widen(before))
         )

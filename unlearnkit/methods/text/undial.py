@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
 from unlearnkit.methods.text.base import TextMethod
 from unlearnkit.methods.text.reference import Reference, reference
-from unlearnkit.text import answer_tokens
+from unlearnkit.text import answer_tokens, widen
 
 
 def undial_loss(logits: Tensor, reference_logits: Tensor, labels: Tensor, beta: float) -> Tensor:
@@ -20,9 +20,9 @@ def undial_loss(logits: Tensor, reference_logits: Tensor, labels: Tensor, beta: 
     (answer tokens, vocabulary) twice and (answer tokens,) → scalar (arXiv 2402.10052). Prompt and padding carry no
     label and never reach this function.
     """
-    target = reference_logits.detach().float().clone()
+    target = widen(reference_logits).detach().clone()
     target[torch.arange(len(labels), device=labels.device), labels] -= beta
-    return -(target.softmax(-1) * F.log_softmax(logits.float(), -1)).sum(-1).mean()
+    return F.cross_entropy(widen(logits), target.softmax(-1))
 
 
 @register_method("undial")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
 from unlearnkit.methods.text.base import TextMethod
 from unlearnkit.methods.text.reference import Reference, reference
-from unlearnkit.text import answer_tokens, collate, shuffled_batches
+from unlearnkit.text import answer_tokens, collate, shuffled_batches, widen
 
 
 def generic_logits(baseline: Tensor, reinforced: Tensor, strength: float) -> Tensor:
@@ -23,7 +23,7 @@ def generic_logits(baseline: Tensor, reinforced: Tensor, strength: float) -> Ten
 
 def whp_loss(logits: Tensor, target_logits: Tensor) -> Tensor:
     """CE(softmax(target), p_θ), mean over answer tokens; both (answer tokens, vocabulary) → scalar."""
-    return -(target_logits.float().softmax(-1) * F.log_softmax(logits.float(), -1)).sum(-1).mean()
+    return F.cross_entropy(widen(logits), widen(target_logits).softmax(-1))
 
 
 @register_method("whp")
