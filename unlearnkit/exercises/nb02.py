@@ -69,3 +69,28 @@ def undial(answer: Any) -> str:
     if near(found, float(undial_loss(now, now, labels, 10.0))):
         return "the target comes from the original's logits, which don't move."
     return f"for the two test tokens it is {wanted:.4f}; lower only the label's logit, by β, before the softmax."
+
+
+@exercise("02.5")
+def levelled(answer: Any) -> str:
+    """answer(nll, lengths, level) → loss with its minimum at a mean NLL of `level`, no steeper than ascent."""
+    lengths, level = torch.tensor([2.0, 5.0, 4.0]), 3.0
+
+    def slope(mean_nll: float) -> torch.Tensor:
+        nll = (mean_nll * lengths).requires_grad_(True)
+        loss = torch.as_tensor(answer(nll, lengths, level))
+        if loss.ndim or not loss.requires_grad:
+            raise ValueError("return a scalar tensor made from nll")
+        (gradient,) = torch.autograd.grad(loss, nll)
+        return gradient * lengths * len(lengths)  # of each sequence with respect to its own mean NLL, ascent: −1
+
+    if (slope(0.1) >= 0).any():
+        return f"an answer at 0.1 nats a token, with the level at {level:g}, must be pushed up; yours is not."
+    if (slope(12.0) <= 0).any():
+        return f"an answer at 12 nats a token, with the level at {level:g}, must be pulled back; yours is not."
+    if slope(level).abs().max() > 1e-4:
+        return "at the level nothing should pull; is it the mean NLL, nll / lengths, that you compare with it?"
+    steepest = max(float(slope(mean).abs().max()) for mean in (0.0, 0.1, 1.0, 6.0, 12.0, 50.0))
+    if steepest > 1 + 1e-4:
+        return f"far from the level it is {steepest:.1f} times as steep as ascent; an absolute value would not be."
+    return ""
