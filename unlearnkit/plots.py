@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 _CYCLE = sns.color_palette("colorblind")
 COLORS: dict[str, Any] = {"original": _CYCLE[0], "unlearned": _CYCLE[1], "oracle": _CYCLE[2], "floor": "0.85"}
+_METHODS = [_CYCLE[i] for i in (4, 9, 3, 5, 6, 8, 7)]  # colour-blind safe, and none of those above
 GAP_CLIP = 3.0  # gaps beyond this are drawn at the edge and labelled
 
 
@@ -26,7 +27,7 @@ def style() -> None:
 
 def method_colors(names: Sequence[str]) -> dict[str, Any]:
     """A colour a method, the same in every figure of a notebook."""
-    palette = sns.color_palette("husl", max(len(names), 3))
+    palette = _METHODS if len(names) <= len(_METHODS) else sns.color_palette("husl", len(names))
     return dict(zip(names, palette, strict=False))
 
 
@@ -82,36 +83,198 @@ def plot_gaps(tables: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> Fig
     return fig
 
 
-def plot_plane(
-    tables: Mapping[str, pd.DataFrame], forgetting: str, utility: str, colors: Mapping[str, Any] | None = None
+def plot_against(
+    tables: Mapping[str, pd.DataFrame], labels: Mapping[str, str], titles: Mapping[str, str] | None = None
 ) -> Figure:
-    """Where each method lands: a forget metric against utility, with original and oracle as the two landmarks."""
-    colors = colors or method_colors(list(tables))
-    fig, ax = plt.subplots(figsize=(6.4, 4.4))
+    """Each method's value with its 95% interval between original and oracle (with its noise): a panel a metric.
+
+    Args:
+        labels: metric → axis label with its unit; the order of the panels.
+        titles: metric → title of its panel; by default the metric's name.
+    """
+    fig, axes = plt.subplots(
+        1, len(labels), figsize=(2.7 * len(labels) + 1.4, 0.36 * len(tables) + 1.9), sharey=True, squeeze=False
+    )
+    for ax, (name, label) in zip(axes[0], labels.items(), strict=True):
+        rows = {who: t.loc[name] for who, t in tables.items() if name in t.index}
+        first = next(iter(rows.values()), pd.Series(dtype=float))
+        for who, width in (("original", 1.6), ("oracle", 2.2)):
+            if pd.notna(first.get(who)):
+                ax.axvline(first[who], color=COLORS[who], lw=width, label=who, zorder=1)
+        if pd.notna(first.get("floor")):
+            spread = first["floor"] * abs(first["original"] - first["oracle"])
+            ax.axvspan(first["oracle"] - spread, first["oracle"] + spread, color=COLORS["oracle"], alpha=0.2, lw=0)
+        for y, who in enumerate(tables):
+            row = rows.get(who, pd.Series(dtype=float))
+            if pd.isna(row.get("unlearned")):
+                ax.text(0.02, y, "not measurable", fontsize=7, va="center", transform=ax.get_yaxis_transform())
+                continue
+            ax.plot([row["low"], row["high"]], [y, y], color="0.45", lw=2, zorder=2, solid_capstyle="butt")
+            ax.plot(
+                row["unlearned"], y, "o", color=COLORS["unlearned"], ms=7, zorder=3, label="_" * (y > 0) + "unlearned"
+            )
+        ax.set(
+            title=(titles or {}).get(name, _wrap(name.replace("_", " "), 20)),
+            xlabel=label,
+            ylim=(len(tables) - 0.5, -0.5),
+        )
+        ax.margins(x=0.07)
+    axes[0, 0].set_yticks(range(len(tables)), list(tables))
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    fig.legend(
+        handles,
+        names,
+        loc="outside upper center" if fig.get_layout_engine() else "upper center",
+        ncols=3,
+        frameon=False,
+    )
+    return fig
+
+
+def plot_ecdf(samples: Mapping[str, Any], colors: Mapping[str, Any], ax: Any = None, mark: Sequence[str] = ()) -> Any:
+    """Empirical distribution functions; an arrow at the largest distance of the two samples named in `mark`."""
+    ax = ax or plt.subplots(figsize=(5.2, 3.4))[1]
+    known = {name: np.sort(np.asarray(values, float)) for name, values in samples.items()}
+    low, high = min(v[0] for v in known.values()), max(v[-1] for v in known.values())
+    pad = 0.06 * (high - low)
+    for name, values in known.items():
+        steps = np.concatenate([[low - pad], values, [high + pad]])
+        share = np.concatenate([[0], np.arange(1, len(values) + 1) / len(values), [1]])
+        ax.step(steps, share, where="post", color=colors[name], lw=2, label=f"{name} (n = {len(values)})")
+    if mark:
+        a, b = (known[name] for name in mark)
+        grid = np.concatenate([a, b])
+        shares = [np.searchsorted(v, grid, side="right") / len(v) for v in (a, b)]
+        at = int(np.abs(shares[0] - shares[1]).argmax())
+        ends = [(grid[at], shares[k][at]) for k in (0, 1)]
+        ax.annotate("", *ends, arrowprops={"arrowstyle": "<->", "color": "0.15", "lw": 1.6})
+        middle = (ends[0][1] + ends[1][1]) / 2
+        ax.annotate(
+            f"D = {abs(ends[0][1] - ends[1][1]):.2f}",
+            (grid[at], middle),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    ax.set(ylabel="share of items at or below", ylim=(-0.03, 1.03))
+    ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def plot_attack(curves: Mapping[str, pd.DataFrame], measure: str, xlabel: str, ylabel: str) -> Figure:
+    """Curves of one attack on several methods with 95% intervals, between the original's and the oracles' curves."""
+    colors = method_colors(list(curves))
+    fig, ax = plt.subplots(figsize=(6.6, 3.6))
+    first = next(iter(curves.values()))
+    reference = first[(first["measure"] == measure) & (first["who"] != "unlearned")]
+    for who, part in reference.groupby("who", sort=False):
+        kind = "original" if who == "original" else "oracle"
+        ax.plot(part["budget"], part["value"], color=COLORS[kind], lw=2.2 if who == kind else 1, label=who)
+    for marker, (name, curve) in zip("osD^vPX*" * len(curves), curves.items(), strict=False):
+        part = curve[(curve["measure"] == measure) & (curve["who"] == "unlearned")]
+        ax.fill_between(part["budget"], part["low"], part["high"], color=colors[name], alpha=0.2, lw=0)
+        ax.plot(part["budget"], part["value"], color=colors[name], marker=marker, ms=6, label=name)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return fig
+
+
+def plot_plane(
+    tables: Mapping[str, pd.DataFrame],
+    forgetting: str,
+    utility: str,
+    labels: tuple[str, str] | None = None,
+    least: float | None = None,
+) -> Figure:
+    """Where each method lands with its 95% intervals, original and oracle (with its noise region) as landmarks.
+
+    Args:
+        forgetting, utility: the metrics of the axes; `labels` their axis labels.
+        least: draw a line at this share of the original's utility.
+    """
+    fig, ax = plt.subplots(figsize=(8.2, 5.2))
     first = next(iter(tables.values()))
-    for who, marker in (("original", "s"), ("oracle", "*")):
-        x, y = first.loc[forgetting, who], first.loc[utility, who]
-        ax.plot(x, y, marker, ms=16 if who == "oracle" else 10, color=COLORS[who], label=who, ls="none", zorder=4)
-    target = first.loc[forgetting]
-    if pd.notna(target["floor"]):
-        spread = target["floor"] * abs(target["original"] - target["oracle"])
-        ax.axvspan(target["oracle"] - spread, target["oracle"] + spread, color=COLORS["oracle"], alpha=0.15, lw=0)
+    x0, y0 = first.loc[forgetting], first.loc[utility]
+    if pd.notna(x0["floor"]):
+        spread = x0["floor"] * abs(x0["original"] - x0["oracle"])
+        ax.axvspan(x0["oracle"] - spread, x0["oracle"] + spread, color=COLORS["oracle"], alpha=0.2, lw=0)
+    if least:
+        ax.axhline(least * y0["original"], color="0.35", lw=1.2, ls="--")
+        at = (1, least * y0["original"])
+        ax.annotate(
+            f"{least:.0%} of the original", at, (-4, -4), xycoords=("axes fraction", "data"),
+            textcoords="offset points", ha="right", va="top", fontsize=8, color="0.35",
+        )  # fmt: skip
+    points: dict[str, tuple[float, float]] = {}
     for name, scores in tables.items():
         x, y = scores.loc[forgetting], scores.loc[utility]
-        ax.errorbar(
-            x["unlearned"],
-            y["unlearned"],
-            xerr=[[max(0, x["unlearned"] - x["low"])], [max(0, x["high"] - x["unlearned"])]],
-            yerr=[[max(0, y["unlearned"] - y["low"])], [max(0, y["high"] - y["unlearned"])]],
-            fmt="o",
-            ms=8,
-            color=colors[name],
-            label=name,
-            elinewidth=1,
-            alpha=0.9,
-        )
-    ax.set(xlabel=forgetting.replace("_", " "), ylabel=utility.replace("_", " "))
-    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        if pd.isna(x["unlearned"]) or pd.isna(y["unlearned"]):
+            continue
+        points[name] = (x["unlearned"], y["unlearned"])
+        for row, kind in ((x, "xerr"), (y, "yerr")):
+            ends = [[max(0.0, row["unlearned"] - row["low"])], [max(0.0, row["high"] - row["unlearned"])]]
+            if pd.notna(row["low"]):
+                ax.errorbar(*points[name], **{kind: ends}, fmt="none", ecolor="0.72", elinewidth=1, zorder=2)
+        ax.plot(*points[name], "o", ms=8, color=COLORS["unlearned"], mec="white", zorder=3)
+    for who, marker in (("original", "s"), ("oracle", "*")):
+        if pd.notna(x0[who]) and pd.notna(y0[who]):
+            points[who] = (x0[who], y0[who])
+            ax.plot(*points[who], marker, ms=17 if who == "oracle" else 10, color=COLORS[who], mec="white", zorder=4)
+    ax.set(xlabel=(labels or (forgetting,))[0], ylabel=(labels or (utility,))[-1])
+    ax.margins(0.08)
+    _label(ax, points)
+    return fig
+
+
+def _label(ax: Any, points: Mapping[str, tuple[float, float]]) -> None:
+    """Names beside points, each where it covers the fewest points and names."""
+    ax.figure.canvas.draw()
+    place = {name: ax.transData.transform(point) for name, point in points.items()}
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in place.values()]
+    frame = ax.get_window_extent()
+    for name, (x, y) in sorted(place.items(), key=lambda item: -item[1][1]):
+        width, height = 6.2 * len(name) * ax.figure.dpi / 80, 12 * ax.figure.dpi / 80
+        best, cost = (10.0, 0.0), float("inf")
+        for radius in (12, 22, 34, 48):
+            for angle in range(0, 360, 20):
+                dx, dy = radius * np.cos(np.radians(angle)), radius * np.sin(np.radians(angle))
+                left = x + dx - (width if dx < 0 else 0)
+                box = (left, y + dy - height / 2, left + width, y + dy + height / 2)
+                over = sum(
+                    max(0, min(box[2], b[2]) - max(box[0], b[0])) * max(0, min(box[3], b[3]) - max(box[1], b[1]))
+                    for b in taken
+                )
+                outside = box[0] < frame.x0 or box[2] > frame.x1 or box[1] < frame.y0 or box[3] > frame.y1
+                if (now := over + 1e4 * outside + radius) < cost:
+                    best, cost, chosen = (dx, dy), now, box
+        taken.append(chosen)
+        scale = 72 / ax.figure.dpi  # pixels → points
+        ax.annotate(
+            name, points[name], (best[0] * scale, best[1] * scale), textcoords="offset points", fontsize=9,
+            ha="right" if best[0] < 0 else "left", va="center", zorder=5,
+            fontweight="bold" if name in COLORS else "normal", color=COLORS.get(name, "0.15"),
+            arrowprops={"arrowstyle": "-", "color": "0.6", "lw": 0.7, "shrinkA": 0, "shrinkB": 4},
+        )  # fmt: skip
+
+
+def plot_conflict(traces: Mapping[str, pd.DataFrame], columns: int = 4) -> Figure:
+    """Cosine between forget and retain gradient over the steps, a panel a method; below 0 they conflict."""
+    rows = -(-len(traces) // columns)
+    across = min(columns, len(traces))
+    size = (2.5 * across + 0.6, 1.7 * rows + 0.7)
+    fig, axes = plt.subplots(rows, across, figsize=size, sharex=True, sharey=True, squeeze=False)
+    for ax in axes.flat[len(traces) :]:
+        ax.set_visible(False)
+    for ax, (name, trace) in zip(axes.flat, traces.items(), strict=False):
+        known = trace[["step", "cosine"]].dropna()
+        ax.fill_between(known["step"], known["cosine"].clip(upper=0), 0, color=COLORS["unlearned"], alpha=0.3, lw=0)
+        ax.plot(known["step"], known["cosine"], ".-", color="0.25")
+        ax.axhline(0, color="0.4", lw=1)
+        ax.set(title=f"{name}: mean {known['cosine'].mean():+.2f}", ylim=(-1.05, 1.05))
+        ax.title.set_fontsize(9)
+    for ax in axes[-1]:
+        ax.set_xlabel("step")
+    fig.supylabel("cosine of the two gradients", fontsize=10)
     return fig
 
 
@@ -148,6 +311,28 @@ def side_by_side(rows: pd.DataFrame, mark: str = "") -> Any:
     head = "".join(f"<th style='text-align:left'>{escape(c)}</th>" for c in columns)
     body = "".join("<tr>" + "".join(cell(row, c) for c in columns) + "</tr>" for _, row in rows.iterrows())
     return HTML(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+
+
+def answer_table(answers: Mapping[str, Sequence[str]], questions: Sequence[str], truths: Sequence[str]) -> Any:
+    """What each model answers, a row a model, as HTML: every cell escaped, the true value highlighted."""
+    from IPython.display import HTML
+
+    def cell(text: str, truth: str) -> str:
+        at = text.lower().find(truth.lower()) if truth else -1
+        if at < 0:
+            return escape(text)
+        end = at + len(truth)
+        return f"{escape(text[:at])}<mark>{escape(text[at:end])}</mark>{escape(text[end:])}"
+
+    left = "style='text-align:left;vertical-align:top'"
+    head = "".join(f"<th {left}>{escape(q)}</th>" for q in questions)
+    body = "".join(
+        f"<tr><th {left}>{escape(who)}</th>"
+        + "".join(f"<td {left}>{cell(str(t), str(truth))}</td>" for t, truth in zip(texts, truths, strict=True))
+        + "</tr>"
+        for who, texts in answers.items()
+    )
+    return HTML(f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>")
 
 
 def _wrap(text: str, width: int = 24) -> str:
