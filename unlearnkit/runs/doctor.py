@@ -85,7 +85,7 @@ def shortfalls(needs: Mapping[str, float], folder: Path, gpu_gb: float | None = 
     if gpu_gb is not None:
         has["GPU memory"] = ("gpu_memory_gb", gpu_gb)
     return [
-        f"needs {needs[key]:g} GB of {name}, {free:.1f} GB are free"
+        f"needs {needs[key]:g} GB of {name}, " + (f"{free:.1f} GB are free" if free else "there is none")
         for name, (key, free) in has.items()
         if needs.get(key, 0) > free
     ]

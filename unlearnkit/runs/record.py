@@ -88,7 +88,7 @@ class Record:
     Attributes:
         config: ``notebook``, ``profile``, ``seed``, ``values``, ``versions``, ``device``.
         status: ``state`` (complete or failed), ``started``, ``seconds``, ``peak_memory_mb``, ``traceback``.
-        figures: PNG files in order of name; the ``Description`` inside is the alternative text.
+        figures: PNG files in the order they were made; the ``Description`` inside is the alternative text.
     """
 
     folder: Path
@@ -167,7 +167,8 @@ def read_runs(runs: Path | str | None = None, notebook: str | None = None, state
             config = json.loads((folder / "config.json").read_text("utf-8"))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UnlearnkitError(_unreadable(folder, error)) from error
-        found.append(Record(folder, config, status, tuple(sorted((folder / "figures").glob("[!.]*.png")))))
+        figures = sorted((folder / "figures").glob("[!.]*.png"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+        found.append(Record(folder, config, status, tuple(figures)))
     return sorted(found, key=lambda record: (record.notebook, str(record.status.get("started"))))
 
 
