@@ -211,10 +211,12 @@ def plot_plane(
         if pd.isna(x["unlearned"]) or pd.isna(y["unlearned"]):
             continue
         points[name] = (x["unlearned"], y["unlearned"])
-        for row, kind in ((x, "xerr"), (y, "yerr")):
-            ends = [[max(0.0, row["unlearned"] - row["low"])], [max(0.0, row["high"] - row["unlearned"])]]
+        for row, across, up in (
+            (x, [x["low"], x["high"]], [y["unlearned"]] * 2),
+            (y, [x["unlearned"]] * 2, [y["low"], y["high"]]),
+        ):
             if pd.notna(row["low"]):
-                ax.errorbar(*points[name], **{kind: ends}, fmt="none", ecolor="0.72", elinewidth=1, zorder=2)
+                ax.plot(across, up, color="0.72", lw=1, zorder=2)
         ax.plot(*points[name], "o", ms=8, color=COLORS["unlearned"], mec="white", zorder=3)
     for who, marker in (("original", "s"), ("oracle", "*")):
         if pd.notna(x0[who]) and pd.notna(y0[who]):
