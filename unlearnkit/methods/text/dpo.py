@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
@@ -32,7 +33,7 @@ class DPO(TextMethod):
     loop = {"lr": 8.7e-4, "steps": 40}
     search = {"beta": (0.05, 1.0), "alpha": [1.0, 2.0, 5.0]}
 
-    beta: float = 0.06  # β
+    beta: PositiveFloat = 0.06  # β
 
     def views(self, problem: Any, seed: int) -> dict[str, list[tuple[str, str]]]:
         return {"refusal": refusals(problem, seed)}

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
@@ -97,8 +98,8 @@ class Guardrail(Method):
         "suppression by construction: the weights still hold everything, and other words pass the classifier",
     )
 
-    strength: float = 3.0  # of the noise, in standard deviations of the embedding
-    penalty: float = 1e-3  # of the classifier's weights
+    strength: NonNegativeFloat = 3.0  # of the noise, in standard deviations of the embedding
+    penalty: PositiveFloat = 1e-3  # of the classifier's weights
 
     def apply(self, problem: Any, seed: int) -> nn.Module:
         """A copy of the original behind the classifier."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
@@ -32,7 +33,7 @@ class NPO(TextMethod):
     loop = {"lr": 5.9e-4, "steps": 80}
     search = {"beta": (0.05, 2.0)}
 
-    beta: float = 0.21  # β: how soon the push fades
+    beta: PositiveFloat = 0.21  # β: how soon the push fades
 
     def prepare(self, model: nn.Module, data: Any) -> dict[str, Reference]:
         return {**super().prepare(model, data), "forget": reference(model, data, "forget")}

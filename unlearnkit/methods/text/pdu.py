@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
@@ -34,9 +35,9 @@ class PDU(TextMethod):
 
     gamma: float = 0.007
     retain_loss: Literal["nll"] = "nll"  # KL is 0 at θ₀, so that no level ε would follow from it
-    multiplier: float = 1.0  # λ at the start
-    rate: float = 1.0  # η
-    slack: float = 5.0  # a in ε = (1 + a)·R(θ₀)
+    multiplier: NonNegativeFloat = 1.0  # λ at the start
+    rate: NonNegativeFloat = 1.0  # η
+    slack: NonNegativeFloat = 5.0  # a in ε = (1 + a)·R(θ₀)
 
     @torch.no_grad()
     def prepare(self, model: nn.Module, data: Any) -> dict[str, Any]:

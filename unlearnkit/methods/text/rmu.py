@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from unlearnkit.errors import UnlearnkitError
@@ -39,9 +40,9 @@ class RMU(Method):
 
     alpha: float = 16.0
     layer: int = 2  # l: hidden states after this many decoder layers
-    c: float | None = None  # length of the target; None: adaptive, `scale` × the mean norm of h_l on f
-    scale: float = 7.7  # of the adaptive target
-    depth: int = 3  # how many layers up to l are trained (their MLP output projections)
+    c: PositiveFloat | None = None  # length of the target; None: adaptive, `scale` × the mean norm of h_l on f
+    scale: PositiveFloat = 7.7  # of the adaptive target
+    depth: PositiveInt = 3  # how many layers up to l are trained (their MLP output projections)
     direction_seed: int = 0  # of u, uniform on [0, 1)^width, normalised
 
     def trainable(self, model: nn.Module) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
@@ -29,8 +30,8 @@ class SatImp(TextMethod):
     loop = {"lr": 5.7e-4, "steps": 40}
     search = {"beta1": (0.1, 5.0), "beta2": (0.1, 2.0)}
 
-    beta1: float = 4.8  # β₁
-    beta2: float = 0.26  # β₂
+    beta1: NonNegativeFloat = 4.8  # β₁
+    beta2: NonNegativeFloat = 0.26  # β₂
 
     def objectives(self, model: nn.Module, batch: StepBatch) -> Objectives:
         forget, retain = answer_tokens(model, batch.forget, batch.retain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
@@ -29,7 +30,7 @@ class SimNPO(TextMethod):
     loop = {"lr": 4.1e-4, "steps": 40}
     search = {"beta": (0.5, 5.0), "delta": [0.0, 1.0, 2.0], "gamma": [0.125, 0.5, 1.0]}
 
-    beta: float = 2.1  # β
+    beta: PositiveFloat = 2.1  # β
     delta: float = 0.0  # δ: margin, nats a token
     gamma: float = 0.5
 

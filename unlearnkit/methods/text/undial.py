@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
@@ -39,7 +40,7 @@ class UNDIAL(TextMethod):
     loop = {"lr": 1.9e-4, "steps": 80}
     search = {"beta": (2.0, 30.0)}
 
-    beta: float = 11.0  # β: how much the label's logit is lowered
+    beta: NonNegativeFloat = 11.0  # β: how much the label's logit is lowered
 
     def prepare(self, model: nn.Module, data: Any) -> dict[str, Reference]:
         return {**super().prepare(model, data), "forget": reference(model, data, "forget", distributions=True)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
 from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
@@ -29,7 +30,7 @@ class WGA(TextMethod):
     loop = {"lr": 1.3e-4, "steps": 40}
     search = {"beta": (0.1, 3.0)}
 
-    beta: float = 0.62  # β
+    beta: NonNegativeFloat = 0.62  # β
 
     def objectives(self, model: nn.Module, batch: StepBatch) -> Objectives:
         forget, retain = answer_tokens(model, batch.forget, batch.retain)

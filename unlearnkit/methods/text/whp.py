@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import NonNegativeFloat, NonNegativeInt
 from torch import Tensor, nn
 
 from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
@@ -16,7 +17,7 @@ from unlearnkit.methods.text.reference import Reference, reference
 from unlearnkit.text import answer_tokens, collate, shuffled_batches, widen
 
 
-def generic_logits(baseline: Tensor, reinforced: Tensor, strength: float) -> Tensor:
+def generic_logits(baseline: Tensor, reinforced: Tensor, strength: NonNegativeFloat) -> Tensor:
     """z_b − a·ReLU(z_reinforced − z_b): what the reinforced model pushes up is taken down (arXiv 2310.02238, eq. 1)."""
     return baseline - strength * F.relu(reinforced - baseline)
 
@@ -40,9 +41,9 @@ class WHP(TextMethod):
     loop = {"lr": 1.1e-3, "steps": 40}
     search = {"strength": (1.0, 50.0), "reinforce_lr": (1e-4, 3e-3)}
 
-    strength: float = 6.1  # a
-    reinforce_steps: int = 20  # of the copy, on the forget set
-    reinforce_lr: float = 0.0014
+    strength: NonNegativeFloat = 6.1  # a
+    reinforce_steps: NonNegativeInt = 20  # of the copy, on the forget set
+    reinforce_lr: NonNegativeFloat = 0.0014
 
     def prepare(self, model: nn.Module, data: Any) -> dict[str, Reference]:
         baseline = reference(model, data, "forget", distributions=True)
