@@ -81,8 +81,8 @@ def naive_measure(problem: Any, model: Any, chosen: Sequence[tuple[str, QA]]) ->
     ]
     table["paraphrase_nll"] = _several(problem, model, chosen, lambda qa: [qa.paraphrased_answer], np.mean)
     table["perturbed_nll_mean"] = _several(problem, model, chosen, lambda qa: qa.perturbed_answers, np.mean)
-    table["perturbed_p_sum"] = _several(
-        problem, model, chosen, lambda qa: qa.perturbed_answers, lambda nll: np.exp(-np.array(nll)).sum()
+    table["option_p_sum"] = _several(
+        problem, model, chosen, lambda qa: qa.options, lambda nll: np.exp(-np.array(nll)).sum()
     )
     table["option_nll_min"] = _several(problem, model, chosen, lambda qa: qa.options, np.min)
     questions = [qa.question for _, qa in chosen]

@@ -1,0 +1,86 @@
+"""The benchmark compares the same thing: same loss from the naive way and ours, same numbers of both evaluations."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from unlearnkit.bench import text as bench
+from unlearnkit.bench.naive import naive_measure
+from unlearnkit.methods import METHODS, StepBatch
+from unlearnkit.metrics.measure import measure, measured_items
+from unlearnkit.problem import load_problem
+from unlearnkit.text import Template, collate, encode
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return bench.synthetic_problem("1M", 8, 8, tmp_path_factory.mktemp("model"))
+
+
+def test_the_naive_trainer_and_our_step_have_one_loss_and_one_gradient(problem: Any) -> None:
+    encoded = {s: encode(problem.tokenizer, Template(), problem.pairs(s), 256) for s in ("forget", "retain")}
+    pad = problem.tokenizer.pad_token_id
+    batches = {s: collate(encoded[s], range(8), pad) for s in encoded}
+    reference = problem.original.fresh().eval()
+    model = copy.deepcopy(reference)
+    with torch.no_grad():  # away from the original, where the forget loss would be a constant
+        for p in model.parameters():
+            p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+
+    naive = bench.NaiveNPO.__new__(bench.NaiveNPO)
+    naive.reference = reference
+    inputs = {s: {"ids": b.ids, "labels": b.labels, "mask": (b.ids != pad).long()} for s, b in batches.items()}
+    theirs = naive.compute_loss(model, inputs)
+
+    from unlearnkit.methods.text.reference import Reference
+    from unlearnkit.text import answer_tokens
+
+    with torch.no_grad():
+        (before,) = answer_tokens(reference, batches["forget"])
+    method = METHODS["text"]["npo"](beta=bench.NaiveNPO.beta, gamma=1.0, alpha=1.0)
+    ours = method.objectives(model, StepBatch(batches, {"forget": Reference(before.nll, None, None)}))
+    total = ours.forget + ours.retain
+    torch.testing.assert_close(total, theirs, rtol=1e-5, atol=1e-5)
+    for a, b in zip(
+        torch.autograd.grad(total, list(model.parameters())),
+        torch.autograd.grad(theirs, list(model.parameters())),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_texts_have_the_lengths_of_tofu(tmp_path: Path) -> None:
+    items = bench.synthetic_problem("1M", 400, 1, tmp_path).splits["forget"]
+    for texts, wanted in (
+        ([i.question for i in items], bench.QUESTION_WORDS),
+        ([i.answer for i in items], bench.ANSWER_WORDS),
+    ):
+        found = np.percentile([len(t.split()) for t in texts], (10, 25, 50, 75, 90))
+        np.testing.assert_allclose(found, wanted[1:-1], atol=4)
+
+
+def test_live_bytes_counts_weights_gradients_and_each_storage_once() -> None:
+    before = bench.live_bytes()
+    layer = torch.nn.Linear(100, 100, bias=False)
+    view = layer.weight.view(10, 1000)
+    assert bench.live_bytes(layer) - before == 40_000
+    layer(torch.ones(1, 100)).sum().backward()
+    assert bench.live_bytes(layer) - before == 80_000
+    assert view.numel() == 10_000
+
+
+def test_both_evaluations_give_the_same_numbers() -> None:
+    problem = load_problem("authors")
+    ours = measure(problem, problem.model, limit=3).items
+    naive = naive_measure(problem, problem.model, measured_items(problem, 3))
+    assert {"nll", "rouge", "grad_norm", "perturbed_nll_mean", "paraphrase_correct"} <= set(naive.columns)
+    for column in naive.columns:
+        np.testing.assert_allclose(
+            ours[column].to_numpy(float), naive[column].to_numpy(float), atol=1e-3, err_msg=column
+        )
