@@ -43,8 +43,7 @@ def test_the_solution_passes(number: str, solutions: dict[str, FunctionType], ca
 def test_a_stub_does_not_pass(number: str, capsys: Any) -> None:
     assert not uk.check(number, lambda *_: None)
     assert not uk.check(number, ...)
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == 2 and all(line.startswith(f"{number}: ") and "right." not in line for line in said)
+    assert capsys.readouterr().out == f"{number}: not solved yet.\n" * 2
 
 
 WRONG: list[tuple[str, Callable[..., Any], str]] = [

@@ -9,6 +9,7 @@ import torch
 from unlearnkit.exercises import exercise, near
 from unlearnkit.methods.text import kl, npo_loss, undial_loss
 
+UNSOLVED = "not solved yet."
 NLL, BEFORE = torch.tensor([3.0, 0.5, 8.0]), torch.tensor([0.2, 0.1, 0.3])
 
 
@@ -16,8 +17,8 @@ NLL, BEFORE = torch.tensor([3.0, 0.5, 8.0]), torch.tensor([0.2, 0.1, 0.3])
 def npo(answer: Any) -> str:
     """answer(nll, reference_nll, beta) → NPO loss, a scalar."""
     found = answer(NLL, BEFORE, 0.1)
-    if found is None or found is ...:
-        return "not solved yet."
+    if found is None:
+        return UNSOLVED
     if near(found, float(npo_loss(NLL, BEFORE, 0.1))):
         return ""
     if near(found, float(npo_loss(BEFORE, NLL, 0.1))):
@@ -32,7 +33,10 @@ def npo_weight(answer: Any) -> str:
     """answer(nll, reference_nll, beta) → what multiplies −∇L_θ in the gradient of NPO."""
     nll = NLL.clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(npo_loss(nll, BEFORE, 0.5) * 3, nll)
-    found = torch.as_tensor(answer(NLL, BEFORE, 0.5))
+    answered = answer(NLL, BEFORE, 0.5)
+    if answered is None:
+        return UNSOLVED
+    found = torch.as_tensor(answered)
     if found.shape != NLL.shape:
         return "give one weight a sequence."
     if torch.allclose(found, -gradient, atol=1e-5):
@@ -48,6 +52,8 @@ def retain_kl(answer: Any) -> str:
     """answer(reference_logits, logits) → KL(p₀‖p_θ), mean over tokens."""
     before, now = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 3.0]]), torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 3.0]])
     found = answer(before, now)
+    if found is None:
+        return UNSOLVED
     if near(found, float(kl(before, now))):
         return ""
     if near(found, float(kl(now, before))):
@@ -64,6 +70,8 @@ def undial(answer: Any) -> str:
     labels = torch.tensor([0, 1])
     wanted = float(undial_loss(now, before, labels, 10.0))
     found = answer(now, before, labels, 10.0)
+    if found is None:
+        return UNSOLVED
     if near(found, wanted):
         return ""
     if near(found, float(undial_loss(now, now, labels, 10.0))):
@@ -75,6 +83,9 @@ def undial(answer: Any) -> str:
 def levelled(answer: Any) -> str:
     """answer(nll, lengths, level) → loss with its minimum at a mean NLL of `level`, no steeper than ascent."""
     lengths, level = torch.tensor([2.0, 5.0, 4.0]), 3.0
+
+    if answer(3.0 * lengths, lengths, level) is None:
+        return UNSOLVED
 
     def slope(mean_nll: float) -> torch.Tensor:
         nll = (mean_nll * lengths).requires_grad_(True)
