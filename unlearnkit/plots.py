@@ -77,7 +77,8 @@ def plot_gaps(tables: Mapping[str, pd.DataFrame], metrics: Sequence[str]) -> Fig
         if floors:
             ax.axvspan(0, float(np.mean(floors)), color=COLORS["oracle"], alpha=0.25, lw=0)
         ax.axvline(1, color=COLORS["original"], lw=1.2)
-        ax.set(title=_wrap(name.replace("_", " "), 18), xlim=(0, GAP_CLIP + 0.1), xlabel="gap to the oracle")
+        ax.set(title=_wrap(name.replace("_", " "), 18), xlabel="gap to the oracle")
+        ax.set(xlim=(-0.1, GAP_CLIP + 0.1), ylim=(-0.6, len(tables) - 0.4))
     axes[0, 0].set_yticks(range(len(tables)), list(tables))
     axes[0, 0].invert_yaxis()
     return fig
@@ -98,7 +99,7 @@ def plot_against(
     for ax, (name, label) in zip(axes[0], labels.items(), strict=True):
         rows = {who: t.loc[name] for who, t in tables.items() if name in t.index}
         first = next(iter(rows.values()), pd.Series(dtype=float))
-        for who, width in (("original", 1.6), ("oracle", 2.2)):
+        for who, width in (("original", 4.5), ("oracle", 1.8)):  # both are seen where they coincide
             if pd.notna(first.get(who)):
                 ax.axvline(first[who], color=COLORS[who], lw=width, label=who, zorder=1)
         if pd.notna(first.get("floor")):
@@ -121,13 +122,7 @@ def plot_against(
         ax.margins(x=0.07)
     axes[0, 0].set_yticks(range(len(tables)), list(tables))
     handles, names = axes[0, 0].get_legend_handles_labels()
-    fig.legend(
-        handles,
-        names,
-        loc="outside upper center" if fig.get_layout_engine() else "upper center",
-        ncols=3,
-        frameon=False,
-    )
+    axes[0, -1].legend(handles, names, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
     return fig
 
 
@@ -155,6 +150,7 @@ def plot_ecdf(samples: Mapping[str, Any], colors: Mapping[str, Any], ax: Any = N
             (6, 0),
             textcoords="offset points",
             va="center",
+            bbox={"fc": "white", "ec": "none", "pad": 1.5},
         )
     ax.set(ylabel="share of items at or below", ylim=(-0.03, 1.03))
     ax.legend(frameon=False, fontsize=8)
@@ -298,21 +294,6 @@ def plot_trace(
             ax.set(ylim=(-1.05, 1.05), title="cosine(forget, retain gradient)")
     axes[0, -1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return fig
-
-
-def side_by_side(rows: pd.DataFrame, mark: str = "") -> Any:
-    """A table of texts as HTML, every cell escaped; cells that contain the row's `mark` column are highlighted."""
-    from IPython.display import HTML
-
-    def cell(row: pd.Series, column: str) -> str:
-        text = escape(str(row[column]))
-        hit = mark and column != mark and str(row[mark]).lower() in str(row[column]).lower()
-        return f"<td style='text-align:left'>{'<mark>' + text + '</mark>' if hit else text}</td>"
-
-    columns = [str(c) for c in rows.columns]
-    head = "".join(f"<th style='text-align:left'>{escape(c)}</th>" for c in columns)
-    body = "".join("<tr>" + "".join(cell(row, c) for c in columns) + "</tr>" for _, row in rows.iterrows())
-    return HTML(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
 
 def answer_table(answers: Mapping[str, Sequence[str]], questions: Sequence[str], truths: Sequence[str]) -> Any:

@@ -1,4 +1,4 @@
-"""Exercises of the notebooks: `uk.check("02.1", my_function)` says in one sentence what is wrong, or that it is right."""
+"""Exercises of the notebooks: `uk.check("02.1", my_function)` says in one sentence what is wrong, if anything."""
 
 from __future__ import annotations
 
