@@ -29,7 +29,7 @@ class RMU(Method):
     """Representation misdirection: the retain term is the same squared error to the original's hidden states."""
 
     card = Card(
-        "RMU",
+        "Representation misdirection (RMU)",
         "Li et al. 2024, arXiv 2403.03218; adaptive scale after Dang et al. 2024, arXiv 2408.06223",
         r"F=\mathbb{E}_f\,\tfrac1d\|h_l-c\,u\|^2,\quad R=\mathbb{E}_r\,\tfrac1d\|h_l-h_l^{0}\|^2",
         "Zephyr-7B: layer 7, down_proj of layers 5-7, c 6.5, alpha 1200, 80-150 steps; tuned for the built-in world",
