@@ -54,6 +54,8 @@ MISSING = {
     "correct": "records name no value",
     "paraphrase_correct": "records have no held-out phrasing or no value",
     "wrong_value": "records have no answer types",
+    "own_nll": "the model answers nothing",
+    "original_nll": "the model answers nothing",
 }
 
 
@@ -214,6 +216,8 @@ def mia_reference(items: Items) -> float:
 def privacy_leakage(items: Items) -> float:
     """Percent, from the min-k AUC of the model and of oracle 0."""
     of_oracle = _members(items, lambda table: table["min_k"], items.oracle(0))
+    if of_oracle == 1:
+        raise NotMeasurable("the oracle itself tells forget from holdout without an error (AUC 1)")
     return metric.privacy_leakage(_members(items, lambda table: table["min_k"]), of_oracle)
 
 
