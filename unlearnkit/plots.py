@@ -94,12 +94,12 @@ def plot_against(
         titles: metric → title of its panel; by default the metric's name.
     """
     fig, axes = plt.subplots(
-        1, len(labels), figsize=(2.7 * len(labels) + 1.4, 0.36 * len(tables) + 1.9), sharey=True, squeeze=False
+        1, len(labels), figsize=(2.7 * len(labels) + 2.4, 0.36 * len(tables) + 1.7), sharey=True, squeeze=False
     )
     for ax, (name, label) in zip(axes[0], labels.items(), strict=True):
         rows = {who: t.loc[name] for who, t in tables.items() if name in t.index}
         first = next(iter(rows.values()), pd.Series(dtype=float))
-        for who, width in (("original", 4.5), ("oracle", 1.8)):  # both are seen where they coincide
+        for who, width in (("original", 4), ("oracle", 1.5)):  # both are seen where they coincide
             if pd.notna(first.get(who)):
                 ax.axvline(first[who], color=COLORS[who], lw=width, label=who, zorder=1)
         if pd.notna(first.get("floor")):
@@ -242,8 +242,12 @@ def _label(ax: Any, points: Mapping[str, tuple[float, float]]) -> None:
                     max(0, min(box[2], b[2]) - max(box[0], b[0])) * max(0, min(box[3], b[3]) - max(box[1], b[1]))
                     for b in taken
                 )
+                near = [
+                    np.hypot(np.clip(u, box[0], box[2]) - u, y + dy - v) for u, v in place.values() if (u, v) != (x, y)
+                ]
+                other = max(0.0, radius + 6 - min(near, default=99.0))  # a name next to another point misleads
                 outside = box[0] < frame.x0 or box[2] > frame.x1 or box[1] < frame.y0 or box[3] > frame.y1
-                if (now := over + 1e4 * outside + radius) < cost:
+                if (now := over + 1e4 * outside + radius + 20 * other) < cost:
                     best, cost, chosen = (dx, dy), now, box
         taken.append(chosen)
         scale = 72 / ax.figure.dpi  # pixels → points
@@ -270,8 +274,9 @@ def plot_conflict(traces: Mapping[str, pd.DataFrame], columns: int = 4) -> Figur
         ax.axhline(0, color="0.4", lw=1)
         ax.set(title=f"{name}: mean {known['cosine'].mean():+.2f}", ylim=(-1.05, 1.05))
         ax.title.set_fontsize(9)
-    for ax in axes[-1]:
+    for ax in axes.flat[max(0, len(traces) - across) : len(traces)]:  # the last of each column
         ax.set_xlabel("step")
+        ax.tick_params(labelbottom=True)
     fig.supylabel("cosine of the two gradients", fontsize=10)
     return fig
 
