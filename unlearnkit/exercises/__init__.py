@@ -35,12 +35,20 @@ def check(number: str, answer: Any) -> bool:
     if answer is None or answer is ...:
         print(f"{number}: not solved yet.")
         return False
+    given: list[Any] = []
+
+    def watched(*values: Any) -> Any:
+        given.append(answer(*values))
+        return given[-1]
+
     try:
-        wrong = test(answer)
+        wrong = test(watched if callable(answer) else answer)
     except UnlearnkitError:
         raise
     except Exception as error:
         wrong = f"it stops with {type(error).__name__}: {error}"
+    if given and all(value is None or value is ... for value in given):
+        wrong = "not solved yet."
     print(f"{number}: {wrong}" if wrong else f"{number}: right.")
     return not wrong
 
