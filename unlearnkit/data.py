@@ -97,13 +97,13 @@ class ImageData:
 
     Attributes:
         latents: view → (pictures, c, h, w).
-        prompts: view → a prompt a picture; anchors: the same with the concept replaced (forget view only).
+        prompts: view → a prompt a picture; anchors: view → the same with the concept replaced, where it applies.
         states: text states of all `known` prompts, the null prompt first.
     """
 
     latents: dict[str, Tensor]
     prompts: dict[str, list[str]]
-    anchors: list[str]
+    anchors: dict[str, list[str]]
     known: dict[str, int]
     states: Conditioning
     model: Diffusion
@@ -115,6 +115,8 @@ class ImageData:
     unit: str = "images"
 
     def size(self, view: str) -> int:
+        if view not in self.latents:  # a method that needs no pictures of it goes by prompts
+            return len(self.problem.asked[view])
         return len(self.latents[view])
 
     def text(self, prompts: Sequence[str]) -> Conditioning:
@@ -134,7 +136,7 @@ class ImageData:
         noise = torch.randn(x.shape, generator=generator).to(x.device, x.dtype)
         t = torch.randint(0, self.model.timesteps, (len(x),), generator=generator).to(x.device)
         prompts = [self.prompts[view][i] for i in rows]
-        anchor = self.text([self.anchors[i] for i in rows]) if view == "forget" and self.anchors else None
+        anchor = self.text([self.anchors[view][i] for i in rows]) if view in self.anchors else None
         return ImageBatch(x, noise, t, self.text(prompts), anchor, torch.tensor(list(rows)), prompts)
 
     def losses(self, model: nn.Module, view: str, batches: int) -> Iterator[Tensor]:
@@ -148,7 +150,7 @@ class ImageData:
     def _next(self, view: str) -> list[int]:
         if not self.queues.get(view):
             rows = torch.randperm(self.size(view), generator=self.generator).tolist()
-            width = min(self.batch_size, len(rows)) if len(rows) < self.batch_size else self.batch_size
+            width = min(self.batch_size, len(rows))
             rows += rows[: -len(rows) % width]
             self.queues[view] = [rows[i : i + width] for i in range(0, len(rows), width)]
         return self.queues[view].pop()

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unlearnkit.data import ImageData, denoising_loss
+from unlearnkit.data import ImageBatch, ImageData, denoising_loss
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.models.builtin_image import (
     DEFAULT_FORGET,
@@ -21,14 +21,14 @@ from unlearnkit.models.builtin_image import (
     image_recipes,
     judge_of,
 )
-from unlearnkit.models.diffusion import Diffusion, sample
+from unlearnkit.models.diffusion import Diffusion, join, sample
 from unlearnkit.models.judge import Judge, load_judge
 from unlearnkit.models.load import device_of, load_pipeline
 from unlearnkit.models.source import ModelSource
 from unlearnkit.worlds.canvas import canvas
 from unlearnkit.worlds.digits import digits
 from unlearnkit.worlds.imagefolder import imagefolder
-from unlearnkit.worlds.pictures import Concepts, ImageWorld, Pictures
+from unlearnkit.worlds.pictures import Concepts, ImageWorld, Pictures, article
 
 PROBE = 64  # pictures a probe looks at
 SAMPLED = 4  # pictures a prompt, where a problem has prompts but no pictures
@@ -97,22 +97,38 @@ class ImageProblem:
 
     def replaced(self, prompt: str) -> str:
         """A prompt with the anchor in place of the concept; one without the concept stays as it is."""
-        return re.sub(rf"(?<!\w){re.escape(self.word)}(?!\w)", self.anchor, prompt, flags=re.I) if self.word else prompt
+        return swapped(prompt, self.word, self.anchor) if self.word else prompt
 
     def pictures(self, split: str) -> Pictures:
         """The pictures of a split; samples of the original where the problem has prompts only (made once)."""
         known = self.splits.get(split)
         if known is not None and len(known):
             return known
-        if split not in self.asked or not self.asked[split]:
+        asked = [self.replaced(p) for p in self.asked["forget"]] if split == "anchor" else self.asked.get(split)
+        if not asked:
             raise UnlearnkitError(f"this problem has neither pictures nor prompts for {split}; give some.")
+        if split == "anchor" and self.concepts is not None and (found := self._anchor_pictures()) is not None:
+            return found
         key = ("sampled", split)
         if key not in self.measured:
-            prompts = [p for p in self.asked[split] for _ in range(SAMPLED)]
+            prompts = [p for p in asked for _ in range(SAMPLED)]
             images = sample(self.model, prompts, range(len(prompts)), steps=30, guidance=7.5, batch_size=8)
             ids = tuple(f"{split}-{k:04d}" for k in range(len(prompts)))
             self.measured[key] = Pictures(images, tuple(prompts), {}, ids)
         return self.measured[key]
+
+    def _anchor_pictures(self) -> Pictures | None:
+        """The retained pictures of the anchor, in the anchor's own words; None when there are none."""
+        assert self.concepts is not None
+        kept = self.splits["retain"]
+        wanted = {self.replaced(self.concepts.prompt(w)) for w in self.wanted["forget"]}
+        plain = [self._plain(kept, i) for i in range(len(kept))]
+        rows = [i for i, p in enumerate(plain) if p in wanted]
+        if not rows:
+            return None
+        found = kept.take(rows)
+        captions = [c if contains(c, self.anchor) else self._plain(found, i) for i, c in enumerate(found.captions)]
+        return replace(found, captions=tuple(captions))
 
     def latents(self, split: str) -> torch.Tensor:
         """The pictures of a split as latents, encoded once: (n, c, h, w)."""
@@ -123,34 +139,52 @@ class ImageProblem:
 
     def training_data(self, method: Any, model: Diffusion, loop: Any, seed: int) -> ImageData:
         """What the loop draws from: latents and text states of the forget and the retain side."""
-        forget, retain = self.pictures("forget"), self.pictures("retain")
-        # a request names the concept in its own word, so that other words for it remain an attack
-        prompts = {
-            "forget": [
-                c if not self.word or contains(c, self.word) else self._plain(forget, i)
-                for i, c in enumerate(forget.captions)
-            ],
-            "retain": list(retain.captions),
-        }
-        anchors = [self.replaced(p) for p in prompts["forget"]]
-        different = list(
-            dict.fromkeys(["", *prompts["forget"], *prompts["retain"], *anchors, *self.asked["forget"],
-                           *self.asked["retain"], *(self.replaced(p) for p in self.asked["forget"])])
-        )  # fmt: skip
+        needed = method.views_needed()
+        if "retain" in needed and not len(self.splits["retain"]) and not self.asked["retain"]:
+            raise UnlearnkitError(
+                f"{type(method).__name__} needs something to retain; give load_problem(..., preserve=['a prompt', …])"
+                + (" or set alpha=0." if "alpha" in type(method).model_fields else ".")
+            )
+        if "anchor" in needed and not (self.word and self.anchor):
+            raise UnlearnkitError(
+                f"{type(method).__name__} maps a concept to an anchor; give "
+                "load_problem(..., anchor='what replaces it')."
+            )
+        prompts: dict[str, list[str]] = {}
+        latents: dict[str, torch.Tensor] = {}
+        replaced: dict[str, list[str]] = {}
+        for view in needed:
+            pictures, latents[view] = self.pictures(view), self.latents(view)
+            prompts[view] = list(pictures.captions)
+            if view == "forget" and self.word:
+                # a request names the concept in its own word, so that other words for it remain an attack
+                prompts[view] = [
+                    c if contains(c, self.word) else self._plain(pictures, i) for i, c in enumerate(pictures.captions)
+                ]
+                replaced[view] = [self.replaced(p) for p in prompts[view]]
+            if view == "anchor":  # its pictures, asked for with the concept's prompt
+                replaced[view] = list(pictures.captions)
+                prompts[view] = [self.named(p) for p in pictures.captions]
+        every = [p for side in (*prompts.values(), *replaced.values(), *self.asked.values()) for p in side]
+        different = list(dict.fromkeys(["", *every, *(self.replaced(p) for p in self.asked["forget"])]))
         with torch.no_grad():
-            states = model.embed(different)
+            parts = [model.embed(different[i : i + 64]) for i in range(0, len(different), 64)]
         return ImageData(
-            {split: self.latents(split).to(model.dtype) for split in ("forget", "retain")},
+            {view: x.to(model.dtype) for view, x in latents.items()},
             prompts,
-            anchors if self.word else [],
+            replaced,
             {p: k for k, p in enumerate(different)},
-            states,
+            join(parts),
             model,
             self,
             self.device,
             loop.batch_size,
             torch.Generator().manual_seed(seed),
         )
+
+    def named(self, prompt: str) -> str:
+        """An anchor's prompt with the concept in place of the anchor."""
+        return swapped(prompt, self.anchor, self.word)
 
     def _plain(self, pictures: Pictures, row: int) -> str:
         """The plain caption of a picture, in the concepts' own words."""
@@ -167,8 +201,6 @@ class ImageProblem:
     def _probe(self, split: str) -> Any:
         key = ("probe", split)
         if key not in self.measured:
-            from unlearnkit.data import ImageBatch
-
             pictures, latents = self.pictures(split), self.latents(split)
             rows = np.linspace(0, len(pictures) - 1, min(PROBE, len(pictures))).round().astype(int).tolist()
             own = torch.Generator().manual_seed(0)
@@ -194,6 +226,11 @@ class ImageProblem:
             f"ImageProblem({self.name}/{self.request}, seed {self.seed}; {sizes or 'prompts only'}; "
             f"{len(self.oracles)} oracles)"
         )
+
+
+def swapped(prompt: str, word: str, other: str) -> str:
+    """A prompt with `other` in place of `word`, whatever the case, and its article put right."""
+    return article(re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", other, prompt, flags=re.IGNORECASE))
 
 
 def contains(prompt: str, word: str) -> bool:

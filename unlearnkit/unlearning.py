@@ -7,6 +7,7 @@ import math
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +73,8 @@ class Unlearned:
     cost: dict[str, float]
     stopped: str = ""
 
-    def save(self, folder: str | Path, tokenizer: Any) -> Path:
-        """Model (or adapter) and tokenizer in safetensors, with the settings and the trace beside them.
+    def save(self, folder: str | Path, tokenizer: Any = None) -> Path:
+        """Model (adapter, or whole pipeline) and tokenizer in safetensors, with the settings and the trace beside them.
 
         Raises:
             UnlearnkitError: it could not be written (what was in the folder before is as it was), or the method has
@@ -85,7 +86,8 @@ class Unlearned:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
                 self.model.save_pretrained(work)
-                tokenizer.save_pretrained(work)
+                if tokenizer is not None:
+                    tokenizer.save_pretrained(work)
                 Path(work, "unlearnkit.json").write_text(json.dumps(about, indent=1))
                 self.trace.to_csv(Path(work, "trace.csv"), index=False)
                 for file in sorted(f for f in Path(work).rglob("*") if f.is_file()):
@@ -205,7 +207,10 @@ def unlearn(
         chosen.finish(model, start)
 
     seconds = time.perf_counter() - prepared
-    model = accelerator.unwrap_model(trained).eval().to(dtype)
+    model = accelerator.unwrap_model(trained)
+    if loop.lora and problem.modality == "image":  # a pipeline has no place for an adapter of ours: it is merged
+        model = model.merge_and_unload()
+    model = model.eval().to(dtype)
     for wrapper in ("forward", "_original_forward"):  # Accelerate's autocast: the original is measured without it
         model.__dict__.pop(wrapper, None)
     for parameter in model.parameters():
@@ -254,10 +259,10 @@ def _choose_parameters(model: nn.Module, method: Method, loop: Loop) -> tuple[nn
         from peft import LoraConfig, get_peft_model
 
         targets = method.lora_targets(model, names)
-        model = get_peft_model(
-            model,
-            LoraConfig(r=loop.lora, lora_alpha=2 * loop.lora, target_modules=targets),
-        )
+        adapter = LoraConfig(r=loop.lora, lora_alpha=2 * loop.lora, target_modules=targets)
+        with warnings.catch_warnings():  # peft asks for an attribute that transformers has renamed
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+            model = get_peft_model(model, adapter)
         return model, {n: p for n, p in model.named_parameters() if p.requires_grad}
     model.float()  # steps of 1e-5 vanish in bfloat16 weights; the arithmetic itself runs in `precision`
     for n, p in model.named_parameters():

@@ -28,7 +28,7 @@ from unlearnkit.worlds.pictures import Concepts, ImageWorld, Pictures
 
 DEFAULT_FORGET = {"canvas": "striped", "digits": "seven"}
 SHIPPED_ORACLES = 2
-CODEC_STEPS = {"canvas": 1200, "digits": 500}
+CODEC_STEPS = {"canvas": 1000, "digits": 500}
 SIZES: dict[str, dict[str, Any]] = {"canvas": {}, "digits": {"steps": 800, "channels": (24, 48)}}
 
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from unlearnkit.errors import UnlearnkitError
+
 STEPS, GUIDANCE = 20, 3.0  # of a sample, unless something else is asked for
 
 
@@ -48,6 +50,9 @@ class Rule(Protocol):
 
     prompts: tuple[str, ...]  # besides the null prompt and the prompt itself
 
+    def begin(self) -> None:
+        """A new batch of samples starts."""
+
     def combine(self, null: Tensor, prompt: Tensor, others: list[Tensor], guidance: float, step: int) -> Tensor: ...
 
 
@@ -56,6 +61,9 @@ class ClassifierFree:
     """ε∅ + w(ε_c − ε∅), the convention of diffusers (Ho and Salimans 2022, arXiv 2207.12598)."""
 
     prompts: tuple[str, ...] = ()
+
+    def begin(self) -> None:
+        """Nothing is carried from batch to batch."""
 
     def combine(self, null: Tensor, prompt: Tensor, others: list[Tensor], guidance: float, step: int) -> Tensor:
         return null + guidance * (prompt - null)
@@ -161,7 +169,16 @@ class Diffusion(nn.Module):
         return np.concatenate(out)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """A pipeline folder that plain diffusers loads."""
+        """A pipeline folder that plain diffusers loads.
+
+        Raises:
+            UnlearnkitError: the change is a guidance rule, which a pipeline folder can't hold.
+        """
+        if not isinstance(self.rule, ClassifierFree):
+            raise UnlearnkitError(
+                f"{type(self.rule).__name__} changes the sampling, not the weights, so there is nothing to save; the "
+                "folder would hold the original."
+            )
         self.pipe.save_pretrained(folder, safe_serialization=True)
 
 
@@ -209,10 +226,10 @@ def denoise(
     *,
     start: Tensor | None = None,
     first_step: int = 0,
-    last_step: int | None = None,
+    path: list[tuple[Tensor, Tensor]] | None = None,
     progress: bool = False,
 ) -> Tensor:
-    """The latents of `sample`; with `last_step`, those after that many steps (x_t of a partial denoise)."""
+    """The latents of `sample`; every (x_t, t) on the way is appended to `path` where it is given."""
     given = prompts if isinstance(prompts, Conditioning) else _unique(model, prompts)
     fixed = model.embed(["", *model.rule.prompts])
     scheduler = ddim(model, steps)
@@ -224,9 +241,12 @@ def denoise(
     for begin in starts:
         x = noise[begin : begin + batch_size] * scheduler.init_noise_sigma
         rows = range(begin, begin + len(x))
+        model.rule.begin()
         own = given.take(list(rows))
         kinds = [fixed.take([k] * len(x)) for k in range(1 + len(model.rule.prompts))]
-        for k, t in enumerate(times[first_step:last_step], start=first_step):
+        for k, t in enumerate(times[first_step:], start=first_step):
+            if path is not None:
+                path.append((x, t))
             if guidance == 1 and not model.rule.prompts:
                 followed = model(x, t.expand(len(x)), own)
             else:  # all conditionings in one batch

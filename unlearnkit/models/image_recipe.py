@@ -83,9 +83,15 @@ class ImageRecipe(_Recipe):
 
 
 def digest_pictures(pictures: Pictures) -> str:
-    """sha256 of ids and captions, 16 hex digits; pixels follow from the ids in built-in worlds."""
-    text = "\n".join(f"{i}\t{c}" for i, c in zip(pictures.ids, pictures.captions, strict=True))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """sha256 of ids and captions, and of the pixels unless they follow from the ids; 16 hex digits.
+
+    Drawn pixels are left out because rounding may differ between platforms.
+    """
+    lines = [pictures.made, *(f"{i}\t{c}" for i, c in zip(pictures.ids, pictures.captions, strict=True))]
+    found = hashlib.sha256("\n".join(lines).encode())
+    if not pictures.made:
+        found.update(np.ascontiguousarray(pictures.images).tobytes())
+    return found.hexdigest()[:16]
 
 
 @contextmanager

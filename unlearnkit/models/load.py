@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -162,16 +163,21 @@ def _tiny(path: Path) -> bool:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress bars of transformers: a tiny model loads in milliseconds."""
-    from transformers.utils import logging
+    """Without the progress bars and notices of transformers and diffusers: a tiny model loads in milliseconds."""
+    from diffusers.utils import logging as diffusers
+    from transformers.utils import logging as transformers
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    before = [(log, log.get_verbosity(), log.is_progress_bar_enabled()) for log in (transformers, diffusers)]
+    for log, _, _ in before:
+        log.set_verbosity_error()
+        log.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
-            logging.enable_progress_bar()
+        for log, level, shown in before:
+            log.set_verbosity(level)
+            if shown:
+                log.enable_progress_bar()
 
 
 def _hub(call: Any, what: str, name: str, revision: str | None, **kwargs: Any) -> Any:
@@ -200,7 +206,7 @@ def load_pipeline(
     name: str | Path,
     revision: str | None = None,
     device: str | torch.device | None = None,
-    dtype: torch.dtype | str | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Any:
     """A Stable Diffusion-class pipeline (1.x, 2.x, XL) by folder or hub id, as a `Diffusion` in eval mode.
 
@@ -220,7 +226,10 @@ def load_pipeline(
         check_pipeline_folder(path)
     elif str(name).startswith((".", "/", "~")) and not path.exists():
         raise UnlearnkitError(f"pipeline folder {name} does not exist; give a folder or a hub id such as 'org/name'.")
-    with quiet():
+    if dtype is None:
+        dtype = torch.bfloat16 if place.type == "cuda" and not _tiny(path) else torch.float32
+    with quiet(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch_dtype: older diffusers know no other name for it
         pipe = _hub(
             DiffusionPipeline.from_pretrained,
             "pipeline",
@@ -237,7 +246,8 @@ def load_pipeline(
             f"{name} is a {type(pipe).__name__} without {missing[0]}; Stable Diffusion 1.x, 2.x and XL "
             "pipelines can be used here."
         )
-    return Diffusion(pipe.to(place)).eval()
+    # some parts come in the precision of their file, whatever was asked for
+    return Diffusion(pipe.to(place)).to(dtype).eval()
 
 
 def check_pipeline_folder(path: Path) -> None:
@@ -249,8 +259,17 @@ def check_pipeline_folder(path: Path) -> None:
     if not (path / "model_index.json").is_file():
         raise UnlearnkitError(f"{path} has no model_index.json; give a folder saved with pipeline.save_pretrained.")
     for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
-        if (path / part).is_dir():
-            check_folder(path / part)
+        if not (path / part).is_dir():
+            continue
+        endings = {f.suffix for f in (path / part).iterdir()}
+        if ".safetensors" in endings:
+            continue
+        if endings & {".bin", ".pt", ".pth", ".ckpt"}:
+            raise UnlearnkitError(
+                f"{path / part} has pickle weights only, which can run code when loaded; convert them to safetensors "
+                "with pipeline.save_pretrained(..., safe_serialization=True)."
+            )
+        raise UnlearnkitError(f"{path / part} has no weights; expected a .safetensors file beside the configuration.")
 
 
 def _has_checker(path: Path) -> bool:

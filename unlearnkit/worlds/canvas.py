@@ -11,6 +11,7 @@ from unlearnkit.worlds.pictures import Concepts, ImageWorld, Pictures
 
 SIZE = 32  # pixels a side
 FINE = 2  # drawn at twice the size and averaged, against jagged edges
+DRAWING = "canvas 2"  # to be raised when the pixels change: recipes are addressed by it
 SYNONYM_SHARE = 0.25  # of the training captions that use another word for a concept
 
 CONCEPTS = Concepts(
@@ -49,7 +50,7 @@ def canvas(images: int = 100, seed: int = 0, holdout: int = 10) -> ImageWorld:
 
 
 def draw(each: int, seed: int, prefix: str) -> Pictures:
-    """`each` pictures of every pair, from a seed: colour, place, size, phase and wording vary."""
+    """`each` pictures of every pair, from a seed: colour, place, size and wording vary."""
     images = [np.empty((0, SIZE, SIZE, 3), np.uint8)]
     captions: list[str] = []
     objects: list[str] = []
@@ -67,7 +68,7 @@ def draw(each: int, seed: int, prefix: str) -> Pictures:
             objects += [shape] * each
             styles += [style] * each
     labels = {"object": tuple(objects), "style": tuple(styles)}
-    return Pictures(np.concatenate(images), tuple(captions), labels, tuple(ids))
+    return Pictures(np.concatenate(images), tuple(captions), labels, tuple(ids), DRAWING)
 
 
 def pictures(shape: str, style: str, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -84,8 +85,7 @@ def pictures(shape: str, style: str, count: int, rng: np.random.Generator) -> np
     ink = _colour(uniform(0, 1), uniform(0.75, 1.0), uniform(0.45, 0.75))  # (count, 3, 1, 1)
     second = 0.25 * ink + 0.75  # a tint of the ink
     paper = 1 - uniform(0, 0.06, 3)
-    phase = uniform(0, 1, 2)
-    share = _texture(style, x - cx, y - cy, radius, phase)[:, None]  # (count, 1, n, n), 1 = ink, 0 = tint
+    share = np.broadcast_to(_texture(style, x, y, (y - cy) / radius), inside.shape)[:, None]  # 1 = ink, 0 = tint
     filled = share * ink + (1 - share) * second
     fine = np.where(inside[:, None], filled, paper)  # (count, 3, n, n)
     coarse = fine.reshape(count, 3, SIZE, FINE, SIZE, FINE).mean((3, 5))
@@ -109,21 +109,24 @@ def _shape(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return r < 1 - 0.58 * (1 - abs(2 * angle - 1))
 
 
-def _texture(style: str, x: np.ndarray, y: np.ndarray, radius: np.ndarray, phase: np.ndarray) -> np.ndarray:
-    """Share of ink of each pixel; x, y, radius in fine pixels, phase (count, 2, 1, 1)."""
-    period = (9 if style == "checkered" else 6) * FINE  # finer squares would read as stripes
-    u, v = (x / period + phase[:, 0]) % 1, (y / period + phase[:, 1]) % 1  # position within a cell, 0…1
+def _texture(style: str, x: np.ndarray, y: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """Share of ink of each pixel: x, y (n, n) on the page in fine pixels, height (count, n, n) within the shape.
+
+    Textures lie on the page like wallpaper, two latent cells wide, so that shapes are cut out of them.
+    """
+    period = 8 * FINE
+    u, v = x / period % 1, y / period % 1  # position within a cell, 0…1
     if style == "plain":
         return np.ones_like(x)
     if style == "striped":
         return ((u + v) % 1 < 0.5).astype(np.float32)
     if style == "dotted":
-        return 1 - (np.hypot(u - 0.5, v - 0.5) < 0.34).astype(np.float32)
+        return 1 - (np.hypot(u - 0.5, v - 0.5) < 0.32).astype(np.float32)
     if style == "checkered":
         return ((u < 0.5) ^ (v < 0.5)).astype(np.float32)
     if style == "crossed":
         return 1 - ((u < 0.25) | (v < 0.25)).astype(np.float32)
-    return np.clip(0.5 - y / (2 * radius), 0, 1)  # shaded: dark above, light below
+    return np.clip(0.5 - height / 2, 0, 1)  # shaded: dark above, light below
 
 
 def _colour(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:

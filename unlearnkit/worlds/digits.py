@@ -10,7 +10,7 @@ from unlearnkit.errors import UnlearnkitError
 from unlearnkit.worlds.pictures import Concepts, ImageWorld, Pictures
 
 SIZE = 32  # pixels a side; the scans are 8×8
-TRAINED, HELD_OUT = 1000, 200  # of the 1,797 scans; the judge gets the others
+TRAINED, HELD_OUT = 800, 150  # of the 1,797 scans; the judge gets the others
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 CONCEPTS = Concepts(
@@ -24,7 +24,7 @@ CONCEPTS = Concepts(
 
 @lru_cache(maxsize=2)
 def digits(seed: int = 0) -> ImageWorld:
-    """1,000 scans to train on and 200 that no model sees; the seed decides which.
+    """800 scans to train on and 150 that no model sees; the seed decides which.
 
     Raises:
         UnlearnkitError: a seed that is not a whole number from 0.
@@ -62,4 +62,4 @@ def _pictures(scans: np.ndarray, target: np.ndarray, rows: np.ndarray, seed: int
         captions.append(CONCEPTS.prompt({"digit": word}, template, 0 if draw.random() < 0.25 else None))
         labels.append(word)
         ids.append(f"scan-{row:04d}")
-    return Pictures(np.stack(images), tuple(captions), {"digit": tuple(labels)}, tuple(ids))
+    return Pictures(np.stack(images), tuple(captions), {"digit": tuple(labels)}, tuple(ids), "digits 1")

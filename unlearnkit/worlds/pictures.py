@@ -21,12 +21,14 @@ class Pictures:
         captions: a prompt each.
         labels: domain → the concept each image shows, such as {"object": ["circle", …], "style": ["striped", …]}.
         ids: one each, unique within a world.
+        made: which version of which program drew the pixels, where they follow from the ids; else empty.
     """
 
     images: np.ndarray
     captions: tuple[str, ...]
     labels: dict[str, tuple[str, ...]]
     ids: tuple[str, ...]
+    made: str = ""
 
     def __post_init__(self) -> None:
         sizes = {len(self.images), len(self.captions), len(self.ids), *(len(v) for v in self.labels.values())}
@@ -44,6 +46,7 @@ class Pictures:
             tuple(self.captions[i] for i in rows),
             {domain: tuple(values[i] for i in rows) for domain, values in self.labels.items()},
             tuple(self.ids[i] for i in rows),
+            self.made,
         )
 
 
