@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +73,7 @@ def _default_text() -> tuple[TextWorld, list[tuple[TextRecipe, list[QA]]]]:
     return world, text_recipes(world, splits, DEFAULT_FORGET, 0, SHIPPED_ORACLES)
 
 
-def builtin_recipes() -> list[TextRecipe]:
-    """Recipes of the checkpoints that ship in data/models."""
-    return [recipe for recipe, _ in _default_text()[1]]
-
-
-def build_builtin(root: Path, force: bool) -> None:
-    """Train the shipped checkpoints into `root`."""
+def builtin_recipes() -> list[tuple[TextRecipe, Callable[[Path, bool], Path]]]:
+    """(recipe, build(root, force)) of the text checkpoints that ship in data/models."""
     world, recipes = _default_text()
-    for recipe, items in recipes:
-        if force or not (root / recipe.digest / "recipe.json").is_file():
-            text_checkpoint(recipe, world, items, root, force=True)
+    return [(recipe, partial(text_checkpoint, recipe, world, items)) for recipe, items in recipes]

@@ -113,31 +113,42 @@ def listing() -> list[dict[str, Any]]:
 
 def verify() -> list[str]:
     """Problems of the store, empty when there are none: files changed, recipe and address apart, one missing."""
-    from unlearnkit.models.builtin import builtin_recipes
+    from unlearnkit.models.image_recipe import CodecRecipe, ImageRecipe, JudgeRecipe
     from unlearnkit.models.recipe import TextRecipe
 
+    kinds: dict[str, Any] = {"text": TextRecipe, "codec": CodecRecipe, "judge": JudgeRecipe, "image": ImageRecipe}
     problems = []
     for folder, manifest in manifests():
         if _hashes(folder) != manifest["files"]:
             problems.append(
                 f"{folder.name}: files are not those that were built; run `unlearnkit models build --force`."
             )
-        if manifest["recipe"].get("kind") == "text":
-            digest = TextRecipe(**manifest["recipe"]).digest
-            if not digest == manifest["digest"] == folder.name:
-                problems.append(f"{folder.name}: its recipe's digest is {digest}; run `unlearnkit models build`.")
-    for recipe in builtin_recipes():
-        if not (shipped_dir() / recipe.digest / "recipe.json").is_file():
-            problems.append(f"{recipe.digest} ({recipe.note}) is not shipped; run `unlearnkit models build`.")
+        recipe = kinds.get(manifest["recipe"].get("kind"))
+        digest = recipe(**manifest["recipe"]).digest if recipe else ""
+        if not digest == manifest["digest"] == folder.name:
+            problems.append(
+                f"{folder.name}: its recipe's digest is {digest or 'unknown'}; run `unlearnkit models build`."
+            )
+    for wanted, _ in shipped_recipes():
+        if not (shipped_dir() / wanted.digest / "recipe.json").is_file():
+            problems.append(f"{wanted.digest} ({wanted.note}) is not shipped; run `unlearnkit models build`.")
     return problems
+
+
+def shipped_recipes() -> list[tuple[Any, Callable[[Path, bool], Any]]]:
+    """(recipe, build(root, force)) of every checkpoint that ships in data/models, in the order they are built."""
+    from unlearnkit.models import builtin, builtin_image
+
+    return [*builtin.builtin_recipes(), *builtin_image.builtin_recipes()]
 
 
 def build(force: bool = False) -> None:
     """Train every shipped checkpoint that is missing (all of them with `force`) and drop those no recipe asks for."""
-    from unlearnkit.models.builtin import build_builtin, builtin_recipes
-
-    build_builtin(shipped_dir(), force)
-    wanted = {recipe.digest for recipe in builtin_recipes()}
+    wanted = shipped_recipes()
+    for recipe, make in wanted:
+        if force or not (shipped_dir() / recipe.digest / "recipe.json").is_file():
+            make(shipped_dir(), force)
+    keep = {recipe.digest for recipe, _ in wanted}
     for folder in shipped_dir().glob("[0-9a-f]*"):
-        if folder.name not in wanted:
+        if folder.name not in keep:
             shutil.rmtree(folder)
