@@ -14,7 +14,7 @@ import torch
 
 from unlearnkit.data import TextData
 from unlearnkit.errors import UnlearnkitError
-from unlearnkit.models.builtin import DEFAULT_FORGET, text_checkpoint, text_recipes
+from unlearnkit.models.builtin import DEFAULT_FORGET, fitting_context, text_checkpoint, text_recipes
 from unlearnkit.models.load import check_pair, device_of, load_model, load_tokenizer
 from unlearnkit.models.source import ModelSource
 from unlearnkit.registry import Registry
@@ -177,7 +177,10 @@ def load_problem(
     if isinstance(world, Path) or str(world).endswith((".jsonl", ".json")) or "/" in str(world):
         name = Path(world)
         holdout = options.pop("holdout_fraction", 0.05)
-        return _problem(world_from_jsonl(name, holdout, seed), forget, seed, model, oracles, revision, device, options)
+        held = world_from_jsonl(name, holdout, seed)
+        if model is None and "context" not in options:  # texts of any length; the built-in worlds fit the recipe's
+            options["context"] = fitting_context(held, *([options["vocabulary"]] if "vocabulary" in options else []))
+        return _problem(held, forget, seed, model, oracles, revision, device, options)
     loader = WORLDS[str(world)]
     return loader(forget, seed, model=model, oracles=oracles, revision=revision, device=device, **options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -17,11 +18,14 @@ from unlearnkit.models.recipe import (
     train_tokenizer,
     training_pairs,
 )
+from unlearnkit.text import Template
 from unlearnkit.worlds import TextWorld, authors, split, training_items
 from unlearnkit.worlds.records import QA
 
 DEFAULT_FORGET = "forget10"
 SHIPPED_ORACLES = 3
+LONGEST = 1024  # tokens of context that a tiny model is given at most
+GENERATED = 32  # tokens of an answer that metrics ask for
 
 
 def text_recipe(world: TextWorld, items: Sequence[QA], note: str, seed: int, **sizes: Any) -> TextRecipe:
@@ -49,6 +53,21 @@ def text_recipes(
             for k in range(1, oracles + 1)
         ),
     ]
+
+
+def fitting_context(world: TextWorld, vocabulary: int = TextRecipe.model_fields["vocabulary"].default) -> int:
+    """Tokens of context that hold every record of a world: a multiple of 64 from 128 to 1024."""
+    tokenizer, template = train_tokenizer(corpus_of(world.items), vocabulary, LONGEST), Template()
+
+    def longest(texts: Sequence[str]) -> int:
+        return max((len(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]), default=0) if texts else 0
+
+    needed = 0
+    for qa in world.items:
+        prompts = longest([template.prompt(q) for q in (*qa.phrasings, *qa.paraphrased_questions)])
+        texts = [t for t in (qa.answer, qa.paraphrased_answer, *qa.perturbed_answers, *qa.options) if t]
+        needed = max(needed, prompts + max(longest([template.answer_prefix + t for t in texts]) + 1, GENERATED))
+    return min(LONGEST, max(TextRecipe.model_fields["context"].default, 64 * math.ceil(needed / 64)))
 
 
 def text_checkpoint(

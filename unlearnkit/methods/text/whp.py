@@ -38,12 +38,12 @@ class WHP(TextMethod):
         "the logit offset alone, without the paper's anchor-term replacement; tuned for the built-in world",
         "where the original is certain already, reinforcing changes little and so does unlearning",
     )
-    loop = {"lr": 1.1e-3, "steps": 40}
+    loop = {"lr": 4.5e-4, "steps": 40}
     search = {"strength": (1.0, 50.0), "reinforce_lr": (1e-4, 3e-3)}
 
-    strength: NonNegativeFloat = 6.1  # a
+    strength: NonNegativeFloat = 20.0  # a
     reinforce_steps: NonNegativeInt = 20  # of the copy, on the forget set
-    reinforce_lr: NonNegativeFloat = 0.0014
+    reinforce_lr: NonNegativeFloat = 0.00014
 
     def prepare(self, model: nn.Module, data: Any) -> dict[str, Reference]:
         baseline = reference(model, data, "forget", distributions=True)
