@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -158,7 +159,8 @@ def _paired(words: list[str]) -> list[str]:
 
 
 def main() -> None:
-    """Entry point: bad input is one line and exit code 2, an interrupt 130."""
+    """Entry point: bad input is one line and exit code 2, an interrupt 130, SIGTERM 143 after tidying up."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app(args=_paired(sys.argv[1:]))
     except UnlearnkitError as error:

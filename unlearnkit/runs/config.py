@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -113,6 +114,9 @@ def resolve(types: Mapping[str, str], values: Mapping[str, Any], notebook: str, 
         if not types[name].startswith("Optional["):
             open_ = f"{name}: Optional[{types[name]}] = None"
             raise UnlearnkitError(f"{where} sets '{name}', which the notebook doesn't leave open; declare `{open_}`.")
+        if isinstance(value, str) and "float" in types[name]:
+            with suppress(ValueError):  # YAML 1.1 takes 1e-4 for text
+                value = float(value)
         value = check(name, types[name], value, where)
         if checked[name] is None:
             checked[name] = value

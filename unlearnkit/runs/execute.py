@@ -11,7 +11,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from filelock import FileLock, Timeout
 
 from unlearnkit.runs.doctor import shortfalls
 from unlearnkit.runs.files import now, unwritable, write_json
-from unlearnkit.runs.kernel import own_kernel
 from unlearnkit.runs.parameters import Scalar
 from unlearnkit.runs.plan import Plan, plan
 from unlearnkit.runs.record import RUN_DIR, RUNS, described
@@ -65,8 +64,7 @@ def run_notebook(
     try:
         home.mkdir(parents=True, exist_ok=True)
         with _alone(home / f".{planned.digest}.lock", planned, say):
-            for left in home.glob(f".{planned.digest}.*.tmp"):  # of a process that was killed
-                shutil.rmtree(left, ignore_errors=True)
+            _sweep(home, planned.digest)
             status = _status(folder)
             if status.get("state") == "complete" and not force:
                 return Outcome(folder, "complete", True, status.get("seconds", 0.0))
@@ -129,6 +127,8 @@ def execute(
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError, execute_notebook
 
+    from unlearnkit.runs.kernel import own_kernel
+
     name, begun, told = planned.path.stem, time.monotonic(), time.monotonic()
     cells = len(json.loads(source.read_text("utf-8"))["cells"])
 
@@ -141,7 +141,7 @@ def execute(
     failure = None
     with own_kernel(environment) as (manager, measured):
         try:
-            execute_notebook(
+            made = execute_notebook(
                 _literal(source),
                 _literal(out),
                 dict(planned.parameters),
@@ -153,11 +153,13 @@ def execute(
                 # a bar on a terminal, nothing elsewhere
                 progress_bar={"desc": name, "leave": False, "disable": None} if say else False,
             )
+            if made.metadata.papermill.get("exception"):  # papermill lets SystemExit pass
+                failure = "SystemExit: the notebook stopped itself before its last cell."
         except PapermillExecutionError as error:
             failure = str(error)
         except (DeadKernelError, RuntimeError):
             failure = traceback.format_exc()
-    plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", failure).strip() if failure else None
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]", "", failure).strip() if failure else None
     return plain, measured.get("peak_memory_mb")
 
 
@@ -174,6 +176,18 @@ def _alone(lock: Path, planned: Plan, say: Callable[[str], object] | None) -> It
         yield
     finally:
         held.release()
+
+
+def _sweep(home: Path, mine: str) -> None:
+    """Remove what killed processes left of runs that nobody is executing now; the lock of `mine` is held already."""
+    for left in home.glob(".*.tmp"):
+        digest = left.name.split(".")[1]
+        lock = FileLock(home / f".{digest}.lock")
+        with suppress(Timeout):
+            if digest != mine:
+                lock.acquire(timeout=0)
+            shutil.rmtree(left, ignore_errors=True)
+            lock.release()
 
 
 def _status(folder: Path) -> dict[str, Any]:

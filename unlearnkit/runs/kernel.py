@@ -29,7 +29,7 @@ def own_kernel(environment: Mapping[str, str]) -> Iterator[tuple[type, dict[str,
                 ipc = {"transport": "ipc", "ip": f"{sockets}/k"} if os.name == "posix" else {}
                 super().__init__(**settings, **ipc, connection_file=f"{sockets}/kernel.json")
                 self._kernel_spec = KernelSpec(
-                    argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                    argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=50"],
                     env={**variables, "PYTHONHASHSEED": "0"},
                     display_name="Python 3",
                     language="python",

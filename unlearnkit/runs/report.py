@@ -26,6 +26,8 @@ def write_report(runs: Path | str, out: Path) -> Path:
         UnlearnkitError: there are none, one can't be read, or `out` can't be written to.
     """
     page = render(runs)
+    if out.is_dir():
+        raise UnlearnkitError(f"{out} is a folder; give --out a file such as {out / 'report.html'}.")
     write(out.absolute(), page.encode())
     return out
 
