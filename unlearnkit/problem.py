@@ -15,7 +15,7 @@ import torch
 from unlearnkit.data import TextData
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.models.builtin import DEFAULT_FORGET, fitting_context, text_checkpoint, text_recipes
-from unlearnkit.models.load import check_pair, device_of, load_model, load_tokenizer
+from unlearnkit.models.load import check_pair, check_source, device_of, load_model, load_tokenizer
 from unlearnkit.models.source import ModelSource
 from unlearnkit.registry import Registry
 from unlearnkit.text import Template, answer_tokens, by_length, collate, context_length, encode, pad_id, template_of
@@ -83,7 +83,7 @@ class TextProblem:
 
     def direct(self, name: str) -> list[QA]:
         """The split's direct questions in the request's own language: what the headline metrics ask."""
-        return [qa for qa in self.splits.get(name, []) if qa.relation == "direct" and qa.language == "en"]
+        return [qa for qa in self.splits.get(name, []) if qa.primary]
 
     def training_data(self, method: Any, model: Any, loop: Any, seed: int) -> TextData:
         """What the loop draws from: every trained phrasing of forget and retain, and the method's own views."""
@@ -167,6 +167,10 @@ def load_problem(
     Raises:
         UnlearnkitError: unknown world, split or option, broken or empty data, models that can't be loaded.
     """
+    if not isinstance(seed, int):
+        raise UnlearnkitError(f"seed = {seed!r} is not possible; give a whole number.")
+    if isinstance(oracles, (str, Path)):
+        oracles = [oracles]
     if isinstance(world, TextWorld):
         return _problem(world, forget, seed, model, oracles, revision, device, options)
     if Path(world).is_dir() and str(world) not in WORLDS:
@@ -179,7 +183,7 @@ def load_problem(
         holdout = options.pop("holdout_fraction", 0.05)
         held = world_from_jsonl(name, holdout, seed)
         if model is None and "context" not in options:  # texts of any length; the built-in worlds fit the recipe's
-            options["context"] = fitting_context(held, *([options["vocabulary"]] if "vocabulary" in options else []))
+            options["context"] = fitting_context(held, **{k: v for k, v in options.items() if k == "vocabulary"})
         return _problem(held, forget, seed, model, oracles, revision, device, options)
     loader = WORLDS[str(world)]
     return loader(forget, seed, model=model, oracles=oracles, revision=revision, device=device, **options)
@@ -244,7 +248,10 @@ def _problem(
     recipe: dict[str, Any],
 ) -> TextProblem:
     forget = DEFAULT_FORGET if forget is None else forget
-    request = forget if isinstance(forget, str) else "+".join(forget)
+    names = [forget] if isinstance(forget, str) else forget
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise UnlearnkitError(f"forget = {forget!r} is not a request; give a split, an entity, or a list of them.")
+    request = "+".join(names)
     splits = split(world, forget)
     values: dict[str, list[str]] = {}
     for qa in world.items:
@@ -260,7 +267,9 @@ def _problem(
         raise UnlearnkitError("oracles were named but no model; give both, or the number of oracles to train.")
     unknown = set(recipe) - {"steps", "batch_size", "lr", "width", "layers", "heads", "inner", "vocabulary", "context"}
     _no_more({key: recipe[key] for key in unknown})
-    count = 2 if oracles is None else int(oracles)
+    count = 2 if oracles is None else oracles
+    if not isinstance(count, int) or count < 0:
+        raise UnlearnkitError(f"oracles = {oracles!r} is not possible; give a number of models to train, or folders.")
     recipes = text_recipes(world, splits, request, seed, count, **recipe)
     folders = [text_checkpoint(r, world, items) for r, items in recipes]
     place = device_of(device)
@@ -281,6 +290,8 @@ def _from_models(
     device: str | None,
 ) -> TextProblem:
     place = device_of(device)
+    for which, at in ((model, revision), *((oracle, None) for oracle in oracles)):
+        check_source(which, at)  # a missing oracle should be known before the unlearning, not after it
     tokenizer = load_tokenizer(model, revision)
 
     def source(which: Any, at: str | None) -> ModelSource:
@@ -303,8 +314,12 @@ def _from_models(
         device=place,
     )
     longest = context_length(problem.model)
-    for split_name in splits:
-        encode(tokenizer, problem.template, problem.pairs(split_name), longest)
+    for items in splits.values():
+        asked = [(question, qa.answer) for qa in items for question in qa.phrasings]
+        for qa in items:
+            others = (qa.paraphrased_answer, *qa.perturbed_answers, *qa.options)
+            asked += [(qa.question, text) for text in others if text]
+        encode(tokenizer, problem.template, asked, longest)
     return problem
 
 

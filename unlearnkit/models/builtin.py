@@ -8,6 +8,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from unlearnkit.errors import UnlearnkitError
 from unlearnkit.models import store
 from unlearnkit.models.load import quiet
 from unlearnkit.models.recipe import (
@@ -31,13 +34,18 @@ GENERATED = 32  # tokens of an answer that metrics ask for
 def text_recipe(world: TextWorld, items: Sequence[QA], note: str, seed: int, **sizes: Any) -> TextRecipe:
     """The recipe of the tiny Llama on `items`; `sizes` are fields of `TextRecipe`."""
     pairs = training_pairs(items)
-    return TextRecipe(
-        data=digest_of([list(p) for p in pairs]),
-        corpus=digest_of(corpus_of(world.items)),
-        note=note,
-        seed=seed,
-        **sizes,
-    )
+    try:
+        return TextRecipe(
+            data=digest_of([list(p) for p in pairs]),
+            corpus=digest_of(corpus_of(world.items)),
+            note=note,
+            seed=seed,
+            **sizes,
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "width"
+        raise UnlearnkitError(f"'{name}' of a tiny model can't be {sizes.get(name)!r}: {first['msg']}.") from error
 
 
 def text_recipes(
@@ -55,8 +63,10 @@ def text_recipes(
     ]
 
 
-def fitting_context(world: TextWorld, vocabulary: int = TextRecipe.model_fields["vocabulary"].default) -> int:
+def fitting_context(world: TextWorld, vocabulary: Any = TextRecipe.model_fields["vocabulary"].default) -> int:
     """Tokens of context that hold every record of a world: a multiple of 64 from 128 to 1024."""
+    if not isinstance(vocabulary, int) or vocabulary < 1:
+        return LONGEST  # the recipe will refuse it
     tokenizer, template = train_tokenizer(corpus_of(world.items), vocabulary, LONGEST), Template()
 
     def longest(texts: Sequence[str]) -> int:

@@ -21,9 +21,13 @@ def device_of(name: str | torch.device | None = None) -> torch.device:
     name = name or os.environ.get("UNLEARNKIT_DEVICE") or "auto"
     if str(name) != "auto":
         try:
-            return torch.device(name)
+            device = torch.device(name)
         except RuntimeError as error:
             raise UnlearnkitError(f"device '{name}' is unknown; use auto, cpu, cuda or cuda:N.") from error
+        seen = torch.cuda.device_count()
+        if device.type == "cuda" and (device.index or 0) >= seen:
+            raise UnlearnkitError(f"device '{name}' was asked for, but {seen} GPUs can be seen here; use auto or cpu.")
+        return device
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -37,16 +37,22 @@ class TextRecipe(BaseModel):
     corpus: str  # digest of the texts the tokenizer is trained on (shared by original and oracles)
     note: str = ""  # for the reader: which world, which request is left out
     seed: int = 0  # of the initial weights and of the order of the data
-    vocabulary: int = 1024  # BPE tokens, upper bound
-    width: int = 128  # hidden size
-    layers: int = 4
-    heads: int = 4
-    inner: int = 384  # MLP width
-    context: int = 128  # tokens
-    steps: int = 500
-    batch_size: int = 64  # sequences
-    lr: float = 3e-3  # peak of a cosine with 5% linear warm-up, AdamW
-    weight_decay: float = 0.01
+    vocabulary: int = Field(1024, ge=258)  # BPE tokens, upper bound
+    width: int = Field(128, ge=2)  # hidden size
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    inner: int = Field(384, ge=1)  # MLP width
+    context: int = Field(128, ge=8)  # tokens
+    steps: int = Field(500, ge=0)
+    batch_size: int = Field(64, ge=1)  # sequences
+    lr: float = Field(3e-3, gt=0)  # peak of a cosine with 5% linear warm-up, AdamW
+    weight_decay: float = Field(0.01, ge=0)
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> TextRecipe:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"it must be a multiple of twice the number of heads ({self.heads})")
+        return self
 
     @property
     def digest(self) -> str:
