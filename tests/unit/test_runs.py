@@ -17,11 +17,12 @@ import nbformat
 import pandas as pd
 import psutil
 import pytest
+from filelock import FileLock
 
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.runs.config import Config
 from unlearnkit.runs.execute import run_notebook
-from unlearnkit.runs.plan import plan
+from unlearnkit.runs.plan import covered, plan
 from unlearnkit.runs.record import open_run, read_runs
 
 Notebook = Callable[..., Path]
@@ -46,7 +47,8 @@ def visible(runs: Path) -> list[str]:
 
 
 def test_a_run_is_recorded_and_found_again(tiny: Notebook, tmp_path: Path) -> None:
-    path, count, runs = tiny(RECORD, mark(tmp_path / "count")), tmp_path / "count", tmp_path / "runs"
+    path, count = tiny(RECORD, mark(tmp_path / "count")), tmp_path / "count"
+    runs = tmp_path / "of {seed} $HOME é"  # papermill formats paths, kernels substitute in variables
     first = run_notebook(path, {"seed": "3"}, runs)
     again = run_notebook(path, {"seed": 3, "rate": 1}, runs)  # the same resolved config
     assert (first.state, first.found) == ("complete", False)
@@ -81,6 +83,31 @@ def test_digest_covers_code_config_and_given_files(tiny: Notebook, tmp_path: Pat
     assert plan(tiny("2"), {"world": str(data)}).digest != base
 
 
+def test_what_differs_has_another_digest(tiny: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither concatenation nor a likeness of values makes two runs one."""
+    codes = [("a", "b"), ("ab",), ("a\nb",), ("b", "a")]
+    plans = [plan(tiny(*code)).digest for code in codes] + [plan(tiny("1", name="02_other")).digest]
+    given: list[dict[str, Any]] = [{}, {"world": "1"}, {"world": "1.0"}, {"seed": 1}, {"rate": 1.5}, {"world": "a,b"}]
+    plans += [plan(tiny("1"), some).digest for some in given]
+    assert len(set(plans)) == len(plans)
+    monkeypatch.chdir(tmp_path)
+    Path("authors").mkdir()  # a folder of a world's name is not meant by it
+    Path("mine.jsonl").write_text("1")
+    path = tiny("1")
+    assert plan(path, {"world": "authors"}).config.world == "authors"
+    assert plan(path, {"world": "./authors,mine.jsonl"}).config.world == f"{tmp_path}/authors,{tmp_path}/mine.jsonl"
+    before = plan(path, {"world": "authors,mine.jsonl"}).digest
+    Path("mine.jsonl").write_text("2")
+    assert plan(path, {"world": "authors,mine.jsonl"}).digest != before
+
+
+def test_the_digest_covers_code_that_can_change_numbers_and_no_other() -> None:
+    files = covered()
+    assert {"unlearning.py", "methods/text/npo.py", "runs/record.py", "runs/config.py"} <= set(files)
+    assert not {"cli.py", "runs/report.py", "runs/doctor.py", "bench/text.py"} & set(files)
+    assert covered(["runs/report.py", "unlearning.py"]) == ["unlearning.py"]
+
+
 def test_a_failure_keeps_its_traceback_and_is_run_again(tiny: Notebook, tmp_path: Path) -> None:
     flag, runs = tmp_path / "flag", tmp_path / "runs"
     path = tiny("print('before')", f"assert __import__('os').path.exists({str(flag)!r}), 'no flag'")
@@ -99,6 +126,13 @@ def test_a_failure_keeps_its_traceback_and_is_run_again(tiny: Notebook, tmp_path
 def test_a_dead_kernel_is_a_failure(tiny: Notebook, tmp_path: Path) -> None:
     outcome = run_notebook(tiny("import os\nos._exit(9)"), {}, tmp_path / "runs")
     assert outcome.state == "failed" and "DeadKernel" in str(outcome.traceback)
+
+
+def test_an_early_exit_is_a_failure(tiny: Notebook, tmp_path: Path) -> None:
+    path = tiny("import sys\nsys.exit(0)", mark(tmp_path / "count"))
+    outcome = run_notebook(path, {}, tmp_path / "runs")
+    assert outcome.state == "failed" and "SystemExit" in str(outcome.traceback)
+    assert not (tmp_path / "count").exists() and read_runs(tmp_path / "runs") == []
 
 
 def test_the_kernel_is_this_python_over_ipc(tiny: Notebook, tmp_path: Path, monkeypatch: Any) -> None:
@@ -120,7 +154,8 @@ with open({str(tmp_path / "seen")!r}, "w") as file:
     assert not Path(socket).parent.exists()  # the sockets are gone
 
 
-def test_a_kill_leaves_nothing_that_looks_complete(tiny: Notebook, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_kill_leaves_nothing_that_looks_complete(tiny: Notebook, tmp_path: Path, how: signal.Signals) -> None:
     flag, seen, runs = tmp_path / "flag", tmp_path / "pid", tmp_path / "runs"
     path = tiny(
         f"import os, time\nwith open({str(seen)!r}, 'w') as file:\n    file.write(str(os.getpid()))\n"
@@ -130,14 +165,27 @@ def test_a_kill_leaves_nothing_that_looks_complete(tiny: Notebook, tmp_path: Pat
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait(lambda: seen.exists() and seen.read_text() != "")
     kernel = int(seen.read_text())
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    os.kill(process.pid, how)
+    assert process.wait() == (-signal.SIGKILL if how == signal.SIGKILL else 143)
     assert visible(runs) == [] and read_runs(runs) == []
     wait(lambda: not psutil.pid_exists(kernel) or psutil.Process(kernel).status() == psutil.STATUS_ZOMBIE)
-    flag.touch()
-    assert run_notebook(path, {}, runs).state == "complete"
-    assert len(read_runs(runs)) == 1
-    assert not list((runs / "01_tiny").glob(".*.tmp"))
+    assert bool(list((runs / "01_tiny").glob(".*.tmp"))) == (how == signal.SIGKILL)  # SIGTERM leaves time to tidy up
+    if how == signal.SIGKILL:
+        flag.touch()
+        assert run_notebook(path, {}, runs).state == "complete"
+        assert len(read_runs(runs)) == 1
+        assert not list((runs / "01_tiny").glob(".*.tmp"))
+
+
+def test_leftovers_are_swept_unless_someone_works_on_them(tmp_path: Path) -> None:
+    for name in (".aaaa.1.tmp", ".bbbb.2.tmp", ".cccc.3.tmp", "dddd"):
+        (tmp_path / name).mkdir()
+    with FileLock(tmp_path / ".aaaa.lock"), FileLock(tmp_path / ".bbbb.lock"):
+        subprocess.run(
+            [sys.executable, "-c", "import sys; from pathlib import Path; from unlearnkit.runs.execute import sweep; "
+             "sweep(Path(sys.argv[1]), 'aaaa')", str(tmp_path)], check=True
+        )  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [".bbbb.2.tmp", "dddd"]
 
 
 def wait(reached: Callable[[], bool], seconds: float = 30) -> None:
@@ -206,6 +254,14 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
         run_notebook(tiny("1"), {}, tmp_path / "runs")
     assert visible(tmp_path / "runs") == [] and read_runs(tmp_path / "runs") == []
     assert not list((tmp_path / "runs" / "01_tiny").glob(".*.tmp"))
+
+
+def test_a_notebook_must_configure_what_was_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNLEARNKIT_RUN_DIR", str(tmp_path))
+    open_run(Config("01_tiny", "quick", {"seed": 0}))
+    for other in (Config("02_tiny", "quick", {"seed": 0}), Config("01_tiny", "quick", {"seed": 1})):
+        with pytest.raises(UnlearnkitError, match="was planned as 01_tiny"):
+            open_run(other)
 
 
 @pytest.mark.parametrize("name", ["../out", "a/b", "", "a.b", "x\n", "a" * 200])

@@ -64,7 +64,7 @@ def run_notebook(
     try:
         home.mkdir(parents=True, exist_ok=True)
         with _alone(home / f".{planned.digest}.lock", planned, say):
-            _sweep(home, planned.digest)
+            sweep(home, planned.digest)
             status = _status(folder)
             if status.get("state") == "complete" and not force:
                 return Outcome(folder, "complete", True, status.get("seconds", 0.0))
@@ -178,7 +178,7 @@ def _alone(lock: Path, planned: Plan, say: Callable[[str], object] | None) -> It
         held.release()
 
 
-def _sweep(home: Path, mine: str) -> None:
+def sweep(home: Path, mine: str) -> None:
     """Remove what killed processes left of runs that nobody is executing now; the lock of `mine` is held already."""
     for left in home.glob(".*.tmp"):
         digest = left.name.split(".")[1]

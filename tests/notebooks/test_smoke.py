@@ -1,0 +1,71 @@
+"""Every notebook of the series, executed by plain papermill in the smoke profile, as a reader would in a shell."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from unlearnkit.errors import UnlearnkitError
+from unlearnkit.runs.plan import plan
+from unlearnkit.runs.record import Record, read_runs
+
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
+
+
+def papermill(path: Path, out: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "papermill", str(path), str(out), "--no-progress-bar", *words]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
+    return subprocess.run(command, cwd=out.parent, env=environment, capture_output=True, text=True, timeout=900)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs_under_papermill(path: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / path.stem / "smoke"
+    run.mkdir(parents=True)
+    out = tmp_path / "out.ipynb"
+    done = papermill(path, out, "-p", "profile", "smoke", "-p", "seed", "1", UNLEARNKIT_RUN_DIR=str(run))
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    cells = nbformat.read(out, as_version=4).cells
+    said = {
+        tag: ["".join(output.get("text", "") for output in cell.outputs) for cell in cells if tag in cell.metadata.tags]
+        for tag in ("exercise", "solution")
+    }
+    assert said["solution"] and all(": right." in text for text in said["solution"]), said["solution"]
+    assert not any(": right." in text for text in said["exercise"])  # the stubs give nothing away
+    pictures = [
+        output.metadata.get("image/png", {}).get("alt")
+        for cell in cells
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    assert pictures and all(pictures), "show figures with run.figure(..., alt=...)"
+    (run / "status.json").write_text('{"state": "complete"}')
+    (record,) = read_runs(tmp_path / "runs")
+    assert isinstance(record, Record) and record.config["values"]["profile"] == "smoke"
+    assert record.config["values"]["seed"] == 1
+    assert len(record.figures) == len(pictures)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_refuses_what_it_does_not_declare(path: Path) -> None:
+    with pytest.raises(UnlearnkitError, match="parameter 'sede' is unknown.*Did you mean 'seed'"):
+        plan(path, {"profile": "smoke", "sede": 1})
+    with pytest.raises(UnlearnkitError, match="'seed' of .* is 'one'"):
+        plan(path, {"profile": "smoke", "seed": "one"})
+
+
+@pytest.mark.skipif(not NOTEBOOKS, reason="no notebook yet")
+def test_papermill_itself_stops_at_a_wrong_parameter(tmp_path: Path) -> None:
+    done = papermill(NOTEBOOKS[0], tmp_path / "out.ipynb", "-p", "profile", "smoke", "-p", "sede", "1")
+    assert done.returncode != 0 and "parameter 'sede' is unknown" in done.stderr
+    executed = [
+        cell for cell in nbformat.read(tmp_path / "out.ipynb", as_version=4).cells if cell.get("execution_count")
+    ]
+    assert len(executed) == 3  # parameters, what papermill injected, config
