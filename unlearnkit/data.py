@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearnkit.models.diffusion import Conditioning, Diffusion
+from unlearnkit.models.diffusion import Conditioning, Diffusion, join
 from unlearnkit.text import Batch, Encoded, answer_tokens, collate, shuffled_batches
 
 
@@ -96,23 +96,29 @@ class ImageData:
     """Latents by view, encoded once; text states of every prompt, encoded once.
 
     Attributes:
+        views: what a step draws; others are loaded when a mask or a Fisher asks for their losses.
         latents: view → (pictures, c, h, w).
         prompts: view → a prompt a picture; anchors: view → the same with the concept replaced, where it applies.
         states: text states of all `known` prompts, the null prompt first.
     """
 
-    latents: dict[str, Tensor]
-    prompts: dict[str, list[str]]
-    anchors: dict[str, list[str]]
-    known: dict[str, int]
-    states: Conditioning
-    model: Diffusion
     problem: Any
+    model: Diffusion
+    views: tuple[str, ...]
     device: torch.device
     batch_size: int
     generator: torch.Generator
+    latents: dict[str, Tensor] = field(default_factory=dict)
+    prompts: dict[str, list[str]] = field(default_factory=dict)
+    anchors: dict[str, list[str]] = field(default_factory=dict)
+    known: dict[str, int] = field(default_factory=dict)
     queues: dict[str, list[list[int]]] = field(default_factory=dict)
     unit: str = "images"
+
+    def __post_init__(self) -> None:
+        self.states = self._learn([""])
+        for view in self.views:
+            self._load(view)
 
     def size(self, view: str) -> int:
         if view not in self.latents:  # a method that needs no pictures of it goes by prompts
@@ -120,14 +126,29 @@ class ImageData:
         return len(self.latents[view])
 
     def text(self, prompts: Sequence[str]) -> Conditioning:
-        """The states of known prompts; others are encoded by the text encoder as it is now."""
-        if all(p in self.known for p in prompts):
-            return self.states.take([self.known[p] for p in prompts])
-        return self.model.embed(list(prompts))
+        """The states of prompts; new ones are encoded, once, by the text encoder as it is now."""
+        if any(p not in self.known for p in prompts):
+            self.states = self._learn(prompts)
+        return self.states.take([self.known[p] for p in prompts])
+
+    @torch.no_grad()
+    def _learn(self, prompts: Sequence[str]) -> Conditioning:
+        new = [p for p in dict.fromkeys(prompts) if p not in self.known]
+        parts = [self.model.embed(new[i : i + 64]) for i in range(0, len(new), 64)]
+        self.known.update({p: len(self.known) + k for k, p in enumerate(new)})
+        return join([self.states, *parts] if hasattr(self, "states") else parts)
+
+    def _load(self, view: str) -> None:
+        """Latents, prompts and anchor prompts of a view, with their text states."""
+        self.latents[view] = self.problem.latents(view).to(self.model.dtype)
+        self.prompts[view], anchors = self.problem.prompts_of(view)
+        if anchors:
+            self.anchors[view] = anchors
+        self.text([*self.prompts[view], *anchors])
 
     def draw(self) -> dict[str, ImageBatch]:
         """The next batch of every view, each with fresh noise and timesteps."""
-        return {view: self.batch(view, self._next(view)) for view in self.latents}
+        return {view: self.batch(view, self._next(view)) for view in self.views}
 
     def batch(self, view: str, rows: Sequence[int], generator: torch.Generator | None = None) -> ImageBatch:
         """The pictures `rows` of a view; noise and t come from `generator` (default: the loop's own)."""
@@ -141,6 +162,8 @@ class ImageData:
 
     def losses(self, model: nn.Module, view: str, batches: int) -> Iterator[Tensor]:
         """MSE of `batches` batches of a view, taken evenly from it with noise of their own."""
+        if view not in self.latents:
+            self._load(view)
         size = self.size(view)
         own = torch.Generator().manual_seed(0)
         rows = [i * size // (batches * self.batch_size) for i in range(batches * self.batch_size)]

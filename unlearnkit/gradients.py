@@ -13,6 +13,8 @@ from unlearnkit.balances import Balance
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.methods import Method, Objectives
 
+BLOCKS = {"layers": "layer", "down_blocks": "down", "mid_block": "mid", "up_blocks": "up"}
+
 
 @dataclass
 class Gradients:
@@ -112,15 +114,19 @@ def dot(a: list[Tensor], b: list[Tensor]) -> float:
 
 
 def layer_cosines(names: list[str], forget: list[Tensor], retain: list[Tensor]) -> dict[str, float]:
-    """cos(g_f, g_r) within each layer, as `cosine_layer<i>`; parameters outside layers are left out."""
-    groups: dict[int, list[int]] = {}
+    """cos(g_f, g_r) within each layer, as `cosine_<layer>`; parameters outside layers are left out.
+
+    A layer of a language model is `layer<i>`, a block of a denoiser `down<i>`, `mid` or `up<i>`.
+    """
+    groups: dict[tuple[str, int], list[int]] = {}
     for k, name in enumerate(names):
         number = next((int(part) for part in name.split(".") if part.isdigit()), None)
+        block = next((part for part in name.split(".") if part in BLOCKS), "layers")
         if number is not None:
-            groups.setdefault(number, []).append(k)
+            groups.setdefault((BLOCKS[block], -1 if block == "mid_block" else number), []).append(k)
     out = {}
-    for number, members in sorted(groups.items()):
+    for (kind, number), members in sorted(groups.items()):
         f, r = [forget[k] for k in members], [retain[k] for k in members]
         size = math.sqrt(dot(f, f) * dot(r, r))
-        out[f"cosine_layer{number}"] = dot(f, r) / size if size else math.nan
+        out[f"cosine_{kind}{number if number >= 0 else ''}"] = dot(f, r) / size if size else math.nan
     return out

@@ -21,17 +21,18 @@ from unlearnkit.models.builtin_image import (
     image_recipes,
     judge_of,
 )
-from unlearnkit.models.diffusion import Diffusion, join, sample
+from unlearnkit.models.diffusion import Diffusion, sample
 from unlearnkit.models.judge import Judge, load_judge
-from unlearnkit.models.load import device_of, load_pipeline
+from unlearnkit.models.load import check_pipeline, device_of, load_pipeline
 from unlearnkit.models.source import ModelSource
 from unlearnkit.worlds.canvas import canvas
 from unlearnkit.worlds.digits import digits
 from unlearnkit.worlds.imagefolder import imagefolder
-from unlearnkit.worlds.pictures import Concepts, ImageWorld, Pictures, article
+from unlearnkit.worlds.pictures import Concepts, ImageWorld, Pictures
 
 PROBE = 64  # pictures a probe looks at
 SAMPLED = 4  # pictures a prompt, where a problem has prompts but no pictures
+FIRST_NOISE = 2_000_000_000  # of those pictures: starting noises that no metric samples with
 Labels = dict[str, str]
 
 
@@ -75,6 +76,10 @@ class ImageProblem:
                 f"the prompt '{missing[0]}' does not contain the concept '{self.word}'; "
                 "every forget prompt must name what is to be forgotten."
             )
+        if self.word and contains(self.anchor, self.word):
+            raise UnlearnkitError(
+                f"the anchor '{self.anchor}' contains the concept '{self.word}' whose place it takes; give another."
+            )
         kept = [p for p in self.asked["retain"] if self.word and contains(p, self.word)]
         if kept:
             raise UnlearnkitError(
@@ -112,7 +117,8 @@ class ImageProblem:
         key = ("sampled", split)
         if key not in self.measured:
             prompts = [p for p in asked for _ in range(SAMPLED)]
-            images = sample(self.model, prompts, range(len(prompts)), steps=30, guidance=7.5, batch_size=8)
+            numbers = range(FIRST_NOISE, FIRST_NOISE + len(prompts))
+            images = sample(self.model, prompts, numbers, steps=30, guidance=7.5)
             ids = tuple(f"{split}-{k:04d}" for k in range(len(prompts)))
             self.measured[key] = Pictures(images, tuple(prompts), {}, ids)
         return self.measured[key]
@@ -134,53 +140,45 @@ class ImageProblem:
         """The pictures of a split as latents, encoded once: (n, c, h, w)."""
         key = ("latents", split)
         if key not in self.measured:
-            self.measured[key] = self.model.encode(self.pictures(split).images)
+            images, side = self.pictures(split).images, self.model.image_size
+            if images.shape[1:3] != (side, side):
+                raise UnlearnkitError(
+                    f"the pictures of {self.name} are {images.shape[2]}×{images.shape[1]} pixels, the pipeline "
+                    f"{self.original.name} draws {side}×{side}; resize them."
+                )
+            self.measured[key] = self.model.encode(images)
         return self.measured[key]
 
     def training_data(self, method: Any, model: Diffusion, loop: Any, seed: int) -> ImageData:
         """What the loop draws from: latents and text states of the forget and the retain side."""
         needed = method.views_needed()
         if "retain" in needed and not len(self.splits["retain"]) and not self.asked["retain"]:
+            without = method.model_copy(update={"alpha": 0.0}).views_needed()
             raise UnlearnkitError(
                 f"{type(method).__name__} needs something to retain; give load_problem(..., preserve=['a prompt', …])"
-                + (" or set alpha=0." if "alpha" in type(method).model_fields else ".")
+                + ("." if "retain" in without else " or set alpha=0.")
             )
         if "anchor" in needed and not (self.word and self.anchor):
             raise UnlearnkitError(
                 f"{type(method).__name__} maps a concept to an anchor; give "
                 "load_problem(..., anchor='what replaces it')."
             )
-        prompts: dict[str, list[str]] = {}
-        latents: dict[str, torch.Tensor] = {}
-        replaced: dict[str, list[str]] = {}
-        for view in needed:
-            pictures, latents[view] = self.pictures(view), self.latents(view)
-            prompts[view] = list(pictures.captions)
-            if view == "forget" and self.word:
-                # a request names the concept in its own word, so that other words for it remain an attack
-                prompts[view] = [
-                    c if contains(c, self.word) else self._plain(pictures, i) for i, c in enumerate(pictures.captions)
-                ]
-                replaced[view] = [self.replaced(p) for p in prompts[view]]
-            if view == "anchor":  # its pictures, asked for with the concept's prompt
-                replaced[view] = list(pictures.captions)
-                prompts[view] = [self.named(p) for p in pictures.captions]
-        every = [p for side in (*prompts.values(), *replaced.values(), *self.asked.values()) for p in side]
-        different = list(dict.fromkeys(["", *every, *(self.replaced(p) for p in self.asked["forget"])]))
-        with torch.no_grad():
-            parts = [model.embed(different[i : i + 64]) for i in range(0, len(different), 64)]
-        return ImageData(
-            {view: x.to(model.dtype) for view, x in latents.items()},
-            prompts,
-            replaced,
-            {p: k for k, p in enumerate(different)},
-            join(parts),
-            model,
-            self,
-            self.device,
-            loop.batch_size,
-            torch.Generator().manual_seed(seed),
-        )
+        return ImageData(self, model, needed, self.device, loop.batch_size, torch.Generator().manual_seed(seed))
+
+    def prompts_of(self, view: str) -> tuple[list[str], list[str]]:
+        """The prompts a method is given with the pictures of a view, and the same with the concept replaced.
+
+        A request names the concept in its own word, so that other words for it remain an attack. Pictures of the
+        anchor are asked for with the concept's prompt. The retain side has no replaced prompts.
+        """
+        pictures = self.pictures(view)
+        captions = list(pictures.captions)
+        if view == "anchor":
+            return [self.named(c) for c in captions], captions
+        if view == "forget" and self.word:
+            captions = [c if contains(c, self.word) else self._plain(pictures, i) for i, c in enumerate(captions)]
+            return captions, [self.replaced(c) for c in captions]
+        return captions, []
 
     def named(self, prompt: str) -> str:
         """An anchor's prompt with the concept in place of the anchor."""
@@ -229,8 +227,13 @@ class ImageProblem:
 
 
 def swapped(prompt: str, word: str, other: str) -> str:
-    """A prompt with `other` in place of `word`, whatever the case, and its article put right."""
-    return article(re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", other, prompt, flags=re.IGNORECASE))
+    """A prompt with `other` in place of `word`, whatever the case; an article before it is put right."""
+
+    def put(found: re.Match[str]) -> str:
+        lead = found.group(1)  # "a " or "an ", if there is one
+        return f"{lead[0]}{'n' if other[:1].lower() in 'aeiou' else ''} {other}" if lead else other
+
+    return re.sub(rf"(?<!\w)(an?\s+)?{re.escape(word)}(?!\w)", put, prompt, flags=re.IGNORECASE)
 
 
 def contains(prompt: str, word: str) -> bool:
@@ -252,7 +255,7 @@ def load_digits(forget: Any, seed: int, **given: Any) -> ImageProblem:
 def load_imagefolder(path: Path, forget: Any, seed: int, **given: Any) -> ImageProblem:
     """A folder of one's own with a metadata.jsonl (Hugging Face imagefolder)."""
     if not forget:
-        raise UnlearnkitError(f"say what of {path} is to be forgotten: forget='a label, a word of a caption, or ids'.")
+        raise UnlearnkitError(f"say what of {path} is to be forgotten: forget='a label' or forget=['name.png', …].")
     return from_world(imagefolder(path), forget, seed, **given)
 
 
@@ -352,6 +355,9 @@ def load_prompts(
     _no_more(more, {"prompts", "preserve", "anchor", "judge"})
     if not forget or not isinstance(forget, str):
         raise UnlearnkitError("name the concept to forget as it stands in prompts: forget='Van Gogh'.")
+    for option, given in (("prompts", prompts), ("preserve", preserve)):
+        if isinstance(given, str) or any(not isinstance(p, str) or not p.strip() for p in given or ()):
+            raise UnlearnkitError(f"{option} is {given!r}; give a list of prompts: {option}=['a picture of …', …].")
     if isinstance(oracles, int):
         raise UnlearnkitError("oracles of a real pipeline are given by name, not trained here: oracles=['FOLDER'].")
     name = model or "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -370,6 +376,8 @@ def load_prompts(
 
 
 def source(name: Any, revision: str | None, place: torch.device) -> ModelSource:
+    """A pipeline to be loaded later; raises UnlearnkitError now when it can't be."""
+    check_pipeline(name, revision)
     return ModelSource(lambda: load_pipeline(name, revision, place), f"{name}@{revision}" if revision else str(name))
 
 

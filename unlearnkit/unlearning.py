@@ -139,9 +139,10 @@ def unlearn(
     )
     used = {**chosen.model_dump(), **loop.model_dump()}
     if hasattr(chosen, "apply"):
+        reset_peak_memory(problem.device)
         begin = time.perf_counter()
         model = chosen.apply(problem, seed)
-        cost = {"seconds": time.perf_counter() - begin, "steps": 0}
+        cost = {"seconds": time.perf_counter() - begin, "steps": 0, "peak_memory_mb": peak_memory(problem.device)}
         return Unlearned(model.eval(), name, chosen.model_dump(), seed, pd.DataFrame(), cost)
 
     rules = stop_rules(stop, problem)

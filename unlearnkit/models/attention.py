@@ -36,9 +36,9 @@ class Recording:
             return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
         q, k, v = heads(query), heads(key), heads(value)
-        probabilities = (q @ k.transpose(-1, -2) * attn.scale).softmax(-1)
+        probabilities = (q @ k.transpose(-1, -2) * attn.scale).softmax(-1, dtype=torch.float32)
         self.kept.setdefault(self.name, []).append(probabilities)
-        out = (probabilities @ v).transpose(1, 2).flatten(2)
+        out = (probabilities.to(v.dtype) @ v).transpose(1, 2).flatten(2)
         out = attn.to_out[1](attn.to_out[0](out))
         return out / attn.rescale_output_factor
 
@@ -52,7 +52,9 @@ def recorded_attention(unet: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     """
     layers: dict[str, Any] = {n: m for n, m in unet.named_modules() if n.endswith("attn2") and hasattr(m, "to_k")}
     if not layers:
-        raise UnlearnkitError("this denoiser has no cross-attention, so there are no attention maps.")
+        raise UnlearnkitError(
+            "this denoiser has no cross-attention, so there are no attention maps to look at or to erase."
+        )
     kept: dict[str, list[Tensor]] = {}
     before = {n: m.processor for n, m in layers.items()}
     for n, m in layers.items():

@@ -76,6 +76,12 @@ def judge_of(world: ImageWorld, root: Path | None = None, force: bool = False) -
     return load_judge(store.fetch(recipe, build, root, force))
 
 
+def tokenizer_texts(world: ImageWorld) -> list[str]:
+    """What the tokenizer is trained on: every caption a world can have; those of a folder of one's own as well."""
+    own = world.trained.captions if world.kind == "imagefolder" else ()
+    return [*all_prompts(world.concepts), *own]
+
+
 def all_prompts(concepts: Concepts) -> list[str]:
     """Every caption a world can have, held-out wordings included."""
     return [
@@ -92,7 +98,7 @@ def image_recipes(
     """Original first, then `oracles` retrained ones of different seeds; each with its training pictures."""
     shared = {
         "codec": codec_recipe(world).digest,
-        "prompts": digest_of(all_prompts(world.concepts)),
+        "prompts": digest_of(tokenizer_texts(world)),
         "size": int(world.trained.images.shape[1]),
         **SIZES.get(world.kind, {}),
         **sizes,
@@ -116,7 +122,7 @@ def image_checkpoint(
 
     def build(folder: Path) -> None:
         codec = AutoencoderTiny.from_pretrained(codec_of(world, root)).float()
-        tokenizer = train_prompt_tokenizer(all_prompts(world.concepts))
+        tokenizer = train_prompt_tokenizer(tokenizer_texts(world))
         model = train_diffusion(recipe, pictures, codec, tokenizer, f"training {recipe.note}")
         deepcopy(model).half().save_pretrained(folder)
 

@@ -15,6 +15,8 @@ from tqdm.auto import tqdm
 from unlearnkit.errors import UnlearnkitError
 
 STEPS, GUIDANCE = 20, 3.0  # of a sample, unless something else is asked for
+LATENT_PIXELS = 2**15  # the denoiser sees at a time
+PIXELS = 2**20  # the autoencoder sees at a time: 1024 images of 32×32, four of 512×512
 
 
 @dataclass
@@ -78,12 +80,16 @@ class Diffusion(nn.Module):
     """
 
     def __init__(self, pipe: Any) -> None:
+        from diffusers import DDIMScheduler
+
         super().__init__()
         self.unet, self.vae, self.text_encoder = pipe.unet, pipe.vae, pipe.text_encoder
         if getattr(pipe, "text_encoder_2", None) is not None:
             self.text_encoder_2 = pipe.text_encoder_2
         pipe.set_progress_bar_config(disable=True)
         self.pipe = pipe
+        # the noise schedule of training: a sampler such as Euler's or DPM++'s adds noise on a scale of its own
+        self.schedule = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
         self.rule: Rule = ClassifierFree()
 
     @property
@@ -114,16 +120,28 @@ class Diffusion(nn.Module):
         return self.latent_shape[1] * self.pipe.vae_scale_factor
 
     @property
+    def batch(self) -> int:
+        """How many samples are denoised at a time unless something else is asked for: 128 of 8×8, eight of 64×64."""
+        _, height, width = self.latent_shape
+        return max(1, min(128, LATENT_PIXELS // (height * width)))
+
+    @property
     def timesteps(self) -> int:
         """Length T of the noise schedule."""
-        return int(self.pipe.scheduler.config.num_train_timesteps)
+        return int(self.schedule.config.num_train_timesteps)
 
     def embed(self, prompts: Sequence[str]) -> Conditioning:
         """Text states of prompts, as the pipeline itself makes them."""
         found = self.pipe.encode_prompt(
             prompt=list(prompts), device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
         )
-        return Conditioning(found[0], found[2]) if self.xl else Conditioning(found[0])
+        if not self.xl:
+            return Conditioning(found[0])
+        hidden, pooled = found[0], found[2]
+        if self.pipe.config.get("force_zeros_for_empty_prompt"):  # XL's null prompt is no text at all
+            said = torch.tensor([bool(p) for p in prompts], device=hidden.device, dtype=hidden.dtype)
+            hidden, pooled = hidden * said[:, None, None], pooled * said[:, None]
+        return Conditioning(hidden, pooled)
 
     def forward(self, latents: Tensor, t: Tensor, conditioning: Conditioning) -> Tensor:
         """The denoiser's own prediction (ε or v): (n, c, h, w), (n,) → (n, c, h, w)."""
@@ -137,19 +155,20 @@ class Diffusion(nn.Module):
         ).sample  # fmt: skip
 
     def noisy(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t = √ᾱ_t·x_0 + √(1−ᾱ_t)·noise."""
-        return self.pipe.scheduler.add_noise(latents, noise, t)
+        """x_t = √ᾱ_t·x_0 + √(1−ᾱ_t)·noise; in float32, as 1 − ᾱ_t vanishes in bfloat16 for small t."""
+        return self.schedule.add_noise(latents.float(), noise.float(), t).to(latents.dtype)
 
     def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the denoiser is trained to predict: the noise, or v = √ᾱ_t·noise − √(1−ᾱ_t)·x_0."""
-        if self.pipe.scheduler.config.prediction_type == "v_prediction":
-            return self.pipe.scheduler.get_velocity(latents, noise, t)
-        return noise
+        """What the denoiser is trained to predict: the noise, or v = √ᾱ_t·noise − √(1−ᾱ_t)·x_0; float32."""
+        if self.schedule.config.prediction_type == "v_prediction":
+            return self.schedule.get_velocity(latents.float(), noise.float(), t)
+        return noise.float()
 
     @torch.no_grad()
-    def encode(self, images: np.ndarray, batch_size: int = 128) -> Tensor:
+    def encode(self, images: np.ndarray) -> Tensor:
         """uint8 images (n, height, width, 3) → scaled latents (n, c, h, w)."""
         out = []
+        batch_size = self._at_a_time()
         for begin in range(0, len(images), batch_size):
             pixels = torch.from_numpy(np.ascontiguousarray(images[begin : begin + batch_size])).to(self.device)
             pixels = pixels.permute(0, 3, 1, 2).to(self.vae.dtype) / 127.5 - 1
@@ -159,14 +178,18 @@ class Diffusion(nn.Module):
         return torch.cat(out)
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, batch_size: int = 128) -> np.ndarray:
+    def decode(self, latents: Tensor) -> np.ndarray:
         """Scaled latents (n, c, h, w) → uint8 images (n, height, width, 3)."""
         out = []
-        for part in latents.split(batch_size):
+        for part in latents.split(self._at_a_time()):
             pixels = self.vae.decode((part / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
             pixels = ((pixels.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte()
             out.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
         return np.concatenate(out)
+
+    def _at_a_time(self) -> int:
+        """Images the autoencoder takes in one batch."""
+        return max(1, PIXELS // self.image_size**2)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """A pipeline folder that plain diffusers loads.
@@ -180,6 +203,16 @@ class Diffusion(nn.Module):
                 "folder would hold the original."
             )
         self.pipe.save_pretrained(folder, safe_serialization=True)
+
+
+@dataclass
+class Visited:
+    """A state of a sampling path: x_t (n, c, h, w), t, and the model's predictions there for null prompt and prompt."""
+
+    x: Tensor
+    t: Tensor
+    null: Tensor
+    prompt: Tensor
 
 
 def noise_of(model: Diffusion, seeds: Sequence[int]) -> Tensor:
@@ -197,7 +230,7 @@ def sample(
     *,
     steps: int = STEPS,
     guidance: float = GUIDANCE,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     start: Tensor | None = None,
     first_step: int = 0,
     progress: bool = False,
@@ -206,6 +239,7 @@ def sample(
 
     Args:
         prompts: a prompt a seed, or their conditioning.
+        batch_size: samples at a time; by default as many as `Diffusion.batch` says.
         start: latents to begin from instead of noise, at `first_step`.
         first_step: how many of the `steps` are left out (completion from a noised image).
     """
@@ -222,20 +256,21 @@ def denoise(
     seeds: Sequence[int],
     steps: int = STEPS,
     guidance: float = GUIDANCE,
-    batch_size: int = 128,
+    batch_size: int | None = None,
     *,
     start: Tensor | None = None,
     first_step: int = 0,
-    path: list[tuple[Tensor, Tensor]] | None = None,
+    path: list[Visited] | None = None,
     progress: bool = False,
 ) -> Tensor:
-    """The latents of `sample`; every (x_t, t) on the way is appended to `path` where it is given."""
+    """The latents of `sample`; every state on the way is appended to `path` where it is given."""
     given = prompts if isinstance(prompts, Conditioning) else _unique(model, prompts)
     fixed = model.embed(["", *model.rule.prompts])
     scheduler = ddim(model, steps)
     times = scheduler.timesteps.to(model.device)
     noise = noise_of(model, seeds) if start is None else start.to(model.device, model.dtype)
     parts = []
+    batch_size = batch_size or model.batch
     starts = range(0, len(noise), batch_size)
     bar = tqdm(total=len(starts) * steps, desc="sampling", unit="step", leave=False, disable=not progress)
     for begin in starts:
@@ -245,14 +280,14 @@ def denoise(
         own = given.take(list(rows))
         kinds = [fixed.take([k] * len(x)) for k in range(1 + len(model.rule.prompts))]
         for k, t in enumerate(times[first_step:], start=first_step):
-            if path is not None:
-                path.append((x, t))
-            if guidance == 1 and not model.rule.prompts:
+            if guidance == 1 and not model.rule.prompts and path is None:
                 followed = model(x, t.expand(len(x)), own)
             else:  # all conditionings in one batch
                 together = join([kinds[0], own, *kinds[1:]])
                 found = model(x.repeat(len(kinds) + 1, 1, 1, 1), t.expand(len(together.hidden)), together)
                 null, prompt, *others = found.chunk(len(kinds) + 1)
+                if path is not None:
+                    path.append(Visited(x, t, null, prompt))
                 followed = model.rule.combine(null, prompt, list(others), guidance, k)
             x = scheduler.step(followed, t, x).prev_sample
             bar.update()
@@ -265,7 +300,7 @@ def ddim(model: Diffusion, steps: int) -> Any:
     """A DDIM scheduler on the pipeline's own noise schedule."""
     from diffusers import DDIMScheduler
 
-    scheduler = DDIMScheduler.from_config(model.pipe.scheduler.config, clip_sample=False)
+    scheduler = DDIMScheduler.from_config(model.schedule.config)
     scheduler.set_timesteps(steps)
     return scheduler
 

@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 
 from unlearnkit.errors import UnlearnkitError
 
+PARTS = ("unet", "vae", "text_encoder", "tokenizer")  # a pipeline must have
+
 
 def device_of(name: str | torch.device | None = None) -> torch.device:
     """ "auto" or None: the GPU where there is one, else the CPU; ``UNLEARNKIT_DEVICE`` overrides."""
@@ -225,13 +227,9 @@ def load_pipeline(
     from unlearnkit.models.diffusion import Diffusion
 
     place = device_of(device)
-    path = Path(name)
-    if path.is_dir():
-        check_pipeline_folder(path)
-    elif str(name).startswith((".", "/", "~")) and not path.exists():
-        raise UnlearnkitError(f"pipeline folder {name} does not exist; give a folder or a hub id such as 'org/name'.")
+    index = check_pipeline(name, revision)
     if dtype is None:
-        dtype = torch.bfloat16 if place.type == "cuda" and not _tiny(path) else torch.float32
+        dtype = torch.bfloat16 if place.type == "cuda" and not _tiny(Path(name)) else torch.float32
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch_dtype: older diffusers know no other name for it
         pipe = _hub(
@@ -242,26 +240,59 @@ def load_pipeline(
             torch_dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
-            **({"safety_checker": None, "requires_safety_checker": False} if _has_checker(path) else {}),
+            # XL-class pipelines take no safety checker
+            **({"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in index else {}),
         )
-    missing = [part for part in ("unet", "vae", "text_encoder", "tokenizer") if getattr(pipe, part, None) is None]
-    if missing:
+    wrong = next((f"without {part}" for part in PARTS if getattr(pipe, part, None) is None), "")
+    if not wrong and pipe.unet.config.in_channels != pipe.unet.config.out_channels:
+        wrong = f"whose denoiser takes {pipe.unet.config.in_channels} channels, as for inpainting"
+    kind = pipe.scheduler.config.get("prediction_type", "epsilon") if not wrong else ""
+    if kind not in ("epsilon", "v_prediction", ""):
+        wrong = f"that predicts '{kind}', where epsilon or v_prediction is known"
+    if wrong:
         raise UnlearnkitError(
-            f"{name} is a {type(pipe).__name__} without {missing[0]}; Stable Diffusion 1.x, 2.x and XL "
-            "pipelines can be used here."
+            f"{name} is a {type(pipe).__name__} {wrong}; text-to-image pipelines of Stable Diffusion 1.x, 2.x and XL "
+            "can be used here."
         )
     # some parts come in the precision of their file, whatever was asked for
     return Diffusion(pipe.to(place)).to(dtype).eval()
 
 
-def check_pipeline_folder(path: Path) -> None:
-    """A pipeline folder must have a model_index.json and safetensors weights in every part that has weights.
+def check_pipeline(name: str | Path, revision: str | None = None) -> dict[str, Any]:
+    """The model_index.json of a pipeline, without loading it: its folder is whole, or its index is within reach.
 
     Raises:
-        UnlearnkitError: no index, or a part with pickle weights only.
+        UnlearnkitError: no such folder or hub id, no index, code of its own, or a part with pickle weights only.
     """
-    if not (path / "model_index.json").is_file():
-        raise UnlearnkitError(f"{path} has no model_index.json; give a folder saved with pipeline.save_pretrained.")
+    path = Path(name)
+    if path.is_dir():
+        file = path / "model_index.json"
+        if not file.is_file():
+            raise UnlearnkitError(f"{path} has no model_index.json; give a folder saved with pipeline.save_pretrained.")
+    elif str(name).startswith((".", "/", "~")):
+        raise UnlearnkitError(f"pipeline folder {name} does not exist; give a folder or a hub id such as 'org/name'.")
+    else:
+        from huggingface_hub import hf_hub_download
+
+        def fetch(which: str, revision: str | None) -> str:
+            return hf_hub_download(which, "model_index.json", revision=revision)
+
+        file = Path(_hub(fetch, "pipeline", str(name), revision))
+    try:
+        index = json.loads(file.read_text(encoding="utf-8"))
+        foreign = not isinstance(index["_class_name"], str)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnlearnkitError(
+            f"the model_index.json of {name} is broken; save or download the pipeline again."
+        ) from error
+    if foreign:
+        raise UnlearnkitError(f"{name} brings code of its own, which is never run here; give a pipeline of diffusers.")
+    if path.is_dir():
+        _check_parts(path)
+    return index
+
+
+def _check_parts(path: Path) -> None:
     for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
         if not (path / part).is_dir():
             continue
@@ -274,11 +305,3 @@ def check_pipeline_folder(path: Path) -> None:
                 "with pipeline.save_pretrained(..., safe_serialization=True)."
             )
         raise UnlearnkitError(f"{path / part} has no weights; expected a .safetensors file beside the configuration.")
-
-
-def _has_checker(path: Path) -> bool:
-    """Whether the pipeline's class takes a safety checker (XL-class ones do not)."""
-    index = path / "model_index.json"
-    if not index.is_file():
-        return False
-    return "safety_checker" in json.loads(index.read_text())

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 KEEP_LIMIT = 200_000_000  # parameters up to which original and oracles stay in memory once loaded
 
 
@@ -23,7 +25,8 @@ class ModelSource:
         """The model, shared: don't train it."""
         if self.kept is not None:
             return self.kept
-        model = self.load()
+        with torch.inference_mode(False):  # a metric may be the first to ask; what it loads must stay trainable
+            model = self.load()
         if self.keep and sum(p.numel() for p in model.parameters()) <= KEEP_LIMIT:
             self.kept = model
         return model

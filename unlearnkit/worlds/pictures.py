@@ -123,6 +123,12 @@ class ImageWorld:
             raise UnlearnkitError("the forget set is empty; name a concept, a pair of concepts, or image ids.")
         if all(n in ids for n in names):
             return {"images": tuple(names)}
+        unseen = next((n for n in names if n in self.holdout.ids), None)
+        if unseen:
+            raise UnlearnkitError(
+                f"the image '{unseen}' of {self.name} is held out, so no model has seen it; name trained ones, such as "
+                f"'{self.trained.ids[0]}'."
+            )
         if len(names) > 1:
             wrong = next(n for n in names if n not in ids)
             raise UnlearnkitError(
@@ -135,6 +141,8 @@ class ImageWorld:
             if domain in found:
                 raise UnlearnkitError(f"'{names[0]}' names two concepts of the domain {domain}; forget one at a time.")
             found[domain] = word
+        if not found:
+            raise UnlearnkitError(f"the request '{names[0]}' names nothing; name a concept, a pair, or image ids.")
         return found
 
     def split(self, forget: str | Sequence[str]) -> dict[str, Pictures]:
@@ -164,9 +172,14 @@ class ImageWorld:
 
 
 def _words(text: str, concepts: Concepts) -> list[str]:
-    """The concepts a request names: the whole text when it is one, else its words (an article is passed over)."""
-    known = {c for values in concepts.domains.values() for c in values}
-    text = text.strip().lower()
-    if text in known:
-        return [text]
-    return [word for word in text.split() if word not in ("a", "an", "the")]
+    """The concepts a request names, whatever the case, longer ones first; any other word as it is, but for articles."""
+    known = {tuple(c.lower().split()): c for values in concepts.domains.values() for c in values}
+    words, found = text.split(), []
+    while words:
+        size = next((n for n in range(len(words), 0, -1) if tuple(w.lower() for w in words[:n]) in known), 0)
+        if size:
+            found.append(known[tuple(w.lower() for w in words[:size])])
+        elif words[0].lower() not in ("a", "an", "the"):
+            found.append(words[0])
+        words = words[size or 1 :]
+    return found

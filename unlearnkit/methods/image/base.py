@@ -14,6 +14,10 @@ from unlearnkit.methods.base import Method
 from unlearnkit.models.diffusion import Conditioning, join
 
 Trained = Literal["full", "attn2", "attn2_kv", "not_attn2"]
+WITHOUT_CROSS_ATTENTION = (
+    "retain_finetune", "grad_ascent", "salun", "erasediff", "selective_amnesia", "ssd", "esd with variant='full'",
+    "sld", "negative_prompt",
+)  # fmt: skip
 
 
 class ImageMethod(Method):
@@ -33,31 +37,40 @@ class ImageMethod(Method):
         return tuple(v for v in self.needs if v != "retain" or self.alpha)
 
     def trainable(self, model: nn.Module) -> list[str]:
-        """Names of the denoiser's weights that `trained` means.
-
-        Raises:
-            UnlearnkitError: the denoiser has no cross-attention, and the method edits it.
-        """
-        names = [n for n, _ in model.named_parameters() if n.startswith("unet.")]
-        cross = [n for n in names if ".attn2." in n]
-        if self.trained == "full":
-            return names
-        if not cross:
-            raise UnlearnkitError(
-                f"{type(self).__name__} edits cross-attention, and this denoiser has none; methods that would do: "
-                "retain_finetune, grad_ascent, salun, erasediff, selective_amnesia, ssd."
-            )
-        if self.trained == "attn2":
-            return cross
-        if self.trained == "attn2_kv":
-            return [n for n in cross if ".to_k." in n or ".to_v." in n]
-        return [n for n in names if ".attn2." not in n]
+        """Names of the denoiser's weights that `trained` means; raises UnlearnkitError as `denoiser_weights`."""
+        return denoiser_weights(model, self.trained, type(self).__name__)
 
     def lora_targets(self, model: nn.Module, names: list[str] | None) -> list[str]:
-        """The attention projections among the trained weights."""
+        """The attention projections among the trained weights; raises UnlearnkitError when there are none."""
         linear = {n for n, m in model.named_modules() if isinstance(m, nn.Linear)}
         mine = {n.removesuffix(".weight") for n in names or ()} & linear
-        return sorted(n for n in mine if any(part in n for part in ("to_q", "to_k", "to_v", "to_out")))
+        found = sorted(n for n in mine if any(part in n for part in ("to_q", "to_k", "to_v", "to_out")))
+        if not found:
+            raise UnlearnkitError(
+                f"a LoRA adapter needs attention projections, and {type(self).__name__} trains none of this denoiser; "
+                "leave lora at 0."
+            )
+        return found
+
+
+def denoiser_weights(model: nn.Module, trained: Trained, method: str) -> list[str]:
+    """Names of the weights of `unet` that are meant.
+
+    Raises:
+        UnlearnkitError: cross-attention is meant, and the denoiser has none.
+    """
+    names = [n for n, _ in model.named_parameters() if n.startswith("unet.")]
+    cross = {n for n in names if ".attn2." in n}
+    if trained == "full":
+        return names
+    if trained == "not_attn2":
+        return [n for n in names if n not in cross]
+    if not cross:
+        raise UnlearnkitError(
+            f"{method} edits cross-attention, and this denoiser has none; methods that would do: "
+            f"{', '.join(WITHOUT_CROSS_ATTENTION)}."
+        )
+    return [n for n in names if n in cross and (trained == "attn2" or ".to_k." in n or ".to_v." in n)]
 
 
 def predictions(model: nn.Module, *asked: tuple[Tensor, Tensor, Conditioning]) -> list[Tensor]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
 from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
-from unlearnkit.methods.image.base import ImageMethod, Trained, noised, target, with_retain
+from unlearnkit.methods.image.base import ImageMethod, Trained, noised, predictions, target, with_retain
 
 
 @register_method("concept_ablation", "image")
@@ -36,5 +37,8 @@ class ConceptAblation(ImageMethod):
         if self.variant == "noise":
             (found,), retain = with_retain(model, kept, (x, anchor.t, anchor.text))
             return Objectives(F.mse_loss(found, target(model, anchor)), retain)
-        (found, wanted), retain = with_retain(model, kept, (x, anchor.t, anchor.text), (x, anchor.t, anchor.anchor))
-        return Objectives(F.mse_loss(found, wanted.detach()), retain)
+        assert anchor.anchor is not None
+        with torch.no_grad():  # apart: in one pass with the others, its gradient would be computed and thrown away
+            (wanted,) = predictions(model, (x, anchor.t, anchor.anchor))
+        (found,), retain = with_retain(model, kept, (x, anchor.t, anchor.text))
+        return Objectives(F.mse_loss(found, wanted), retain)

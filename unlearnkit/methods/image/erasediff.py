@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from unlearnkit.data import ImageBatch
@@ -11,7 +14,7 @@ from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
 from unlearnkit.methods.image.base import ImageMethod, noised, with_retain
 
 
-def multiplier(retain: list[Tensor], constraint: list[Tensor], eta: float) -> float:
+def multiplier(retain: Sequence[Tensor], constraint: Sequence[Tensor], eta: float) -> float:
     """λ = max(η − cos(∇L_r, ∇q), 0) of two gradients (arXiv 2401.05779, eq. 9, in the cosine form)."""
     dot = sum(float((a * b).sum()) for a, b in zip(retain, constraint, strict=True))
     sizes = [sum(float(g.square().sum()) for g in side) ** 0.5 for side in (retain, constraint)]
@@ -26,16 +29,21 @@ class EraseDiff(ImageMethod):
         "EraseDiff",
         "Wu et al. 2024, arXiv 2401.05779",
         r"\min_\theta L_r+\lambda\,(L_f(\theta)-\bar L_f),\quad \lambda=\max(\eta-\cos(\nabla L_r,\nabla q),0)",
-        "K 2, eta 0.1 (authors' code); lr and steps for the built-in world",
-        "the prompts' pictures become noise where the oracle draws something else",
+        "K 2, eta 0.1 (authors' code, whose fixed lambda is 0.1); lr and steps for the built-in world",
+        "the prompts' pictures become noise where the oracle draws something else; to first order the inner steps are "
+        "a constant without a gradient: they say how far the constraint is from met and cost most of a step",
     )
     loop = {"lr": 3e-4, "steps": 100, "batch_size": 24}
 
-    inner_steps: int = 2  # K
-    inner_lr: float = 1e-2  # of the inner gradient steps
+    inner_steps: int = Field(2, ge=0)  # K
+    inner_lr: float = Field(1e-2, ge=0)  # of the inner gradient steps
     eta: float = 0.1  # η
     adaptive: bool = True  # False: the multiplier stays at `fixed`
     fixed: float = 0.1  # λ when it is not adaptive
+
+    def views_needed(self) -> tuple[str, ...]:
+        """Both, whatever alpha is: the multiplier looks at the retain gradient."""
+        return self.needs
 
     def objectives(self, model: nn.Module, batch: StepBatch) -> Objectives:
         forget = batch.forget
@@ -49,11 +57,11 @@ class EraseDiff(ImageMethod):
         used = self.fixed
         if self.adaptive:
             weights = [p for p in model.parameters() if p.requires_grad]
-            sides = [
-                [g for g in torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True) if g is not None]
+            slopes = [
+                torch.autograd.grad(part, weights, retain_graph=True, allow_unused=True, materialize_grads=True)
                 for part in (retain, q)
             ]
-            used = multiplier(sides[0], sides[1], self.eta)
+            used = multiplier(slopes[0], slopes[1], self.eta)
         return Objectives(used * q, retain, {"multiplier": used, "constraint": float(q.detach())})
 
     def _reachable(self, model: nn.Module, forget: ImageBatch, wanted: Tensor) -> Tensor:

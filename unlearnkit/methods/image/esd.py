@@ -7,27 +7,37 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
+from unlearnkit.errors import UnlearnkitError
 from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
-from unlearnkit.methods.image.base import ImageMethod, predictions, with_retain
-from unlearnkit.models.diffusion import Conditioning, denoise
+from unlearnkit.methods.image.base import ImageMethod, Trained, denoiser_weights, with_retain
+from unlearnkit.models.diffusion import Conditioning, Visited, denoise
+
+FIRST_NOISE = 1_000_000_000  # starting noises of the bank: none that a metric samples with
 
 
 @dataclass
 class Bank:
     """Partial denoises of the concept by the original, and what is to be predicted there.
 
-    x (entries, c, h, w), t (entries,), text (entries, …), target (entries, c, h, w).
+    x (entries, c, h, w), t (entries,), target (entries, c, h, w); text (prompts, …), which (entries,) of them.
     """
 
     x: Tensor
     t: Tensor
-    text: Conditioning
     target: Tensor
+    text: Conditioning
+    which: Tensor
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def draw(self, count: int) -> tuple[Tensor, Tensor, Conditioning, Tensor]:
+        """x_t, t, text and target of `count` entries drawn with torch's own generator, which the loop seeds."""
+        rows = torch.randint(len(self), (count,)).to(self.x.device)
+        return self.x[rows], self.t[rows], self.text.take(self.which[rows]), self.target[rows]
 
 
 def esd_target(null: Tensor, concept: Tensor, eta: float) -> Tensor:
@@ -39,36 +49,42 @@ def esd_target(null: Tensor, concept: Tensor, eta: float) -> Tensor:
 def trajectory_bank(
     model: Any, prompts: list[str], eta: float, seeds: int, steps: int, guidance: float, seed: int = 0
 ) -> Bank:
-    """Every x_t of `seeds` partial denoises a prompt, once, with its target: prompts × seeds × steps entries."""
-    text = model.embed([p for p in prompts for _ in range(seeds)])
-    path: list[tuple[Tensor, Tensor]] = []
-    numbers = range(10_000 * seed, 10_000 * seed + len(text.hidden))
-    denoise(model, text, numbers, steps, guidance, batch_size=len(text.hidden), path=path)
-    null = model.embed([""])
-    targets = []
-    for x, t in path:
-        times = t.expand(len(x))
-        empty, concept = predictions(model, (x, times, null.repeat(len(x))), (x, times, text))
-        targets.append(esd_target(empty, concept, eta))
-    rows = [i for _ in path for i in range(len(text.hidden))]
+    """Every x_t of `seeds` denoises a prompt, once, with its target: prompts × seeds × steps entries.
+
+    Guidance needs both predictions of the target on the way anyway, so the targets cost nothing more.
+    """
+    text = model.embed(prompts)
+    which = torch.arange(len(prompts)).repeat_interleave(seeds)
+    first = FIRST_NOISE + 10_000 * seed
+    numbers = range(first, first + len(which))
+    path: list[Visited] = []
+    entries = []
+    for rows in torch.arange(len(which)).split(model.batch):
+        denoise(model, text.take(which[rows]), [numbers[i] for i in rows], steps, guidance, path=path)
+        entries += [which[rows]] * steps
     return Bank(
-        torch.cat([x for x, _ in path]),
-        torch.cat([t.expand(len(x)) for x, t in path]),
-        text.take(rows),
-        torch.cat(targets),
+        torch.cat([v.x for v in path]),
+        torch.cat([v.t.expand(len(v.x)) for v in path]),
+        torch.cat([esd_target(v.null.float(), v.prompt.float(), eta) for v in path]),
+        text,
+        torch.cat(entries).to(text.device),
     )
 
 
 @register_method("esd", "image")
 class ESD(ImageMethod):
-    """The variants differ in what is trained: x = cross-attention, u = everything else of the denoiser, full = all."""
+    """The variants differ in what is trained: x = cross-attention, u = everything else of the denoiser, full = all.
+
+    The states x_t come from partial denoises by the original, once; the authors' code draws one an iteration, by the
+    model in training.
+    """
 
     card = Card(
         "Erased Stable Diffusion (ESD)",
         "Gandikota et al. 2023, arXiv 2303.07345",
         r"F=\|\epsilon_\theta(x_t,c)-[\epsilon_0(x_t,\emptyset)-\eta(\epsilon_0(x_t,c)-\epsilon_0(x_t,\emptyset))]\|^2",
-        "eta 1 (paper); a retain term of weight 1 is added for the built-in world, alpha 0 is the paper's; the "
-        "trajectories are a bank computed once instead of a fresh one an iteration",
+        "eta 1 (paper), partial denoises at guidance 3 (authors' code); a retain term of weight 1 is added for the "
+        "built-in world, alpha 0 is the paper's; the trajectories are a bank computed once",
         "related concepts drift with it; an inverted embedding brings the concept back",
     )
     needs: ClassVar[tuple[str, ...]] = ("retain",)
@@ -76,24 +92,30 @@ class ESD(ImageMethod):
     search = {"eta": [0.5, 1.0, 2.0], "alpha": [1.0, 2.0, 5.0]}
 
     variant: Literal["x", "u", "full"] = "x"
-    eta: float = 1.0  # η: strength of the negative guidance
-    seeds: int = 4  # partial denoises a prompt
-    bank_steps: int = 20  # of a partial denoise
+    eta: float = Field(1.0, ge=0)  # η: strength of the negative guidance
+    seeds: int = Field(4, ge=1)  # partial denoises a prompt
+    bank_steps: int = Field(20, ge=1)  # of a partial denoise
     start_guidance: float = 3.0  # of a partial denoise
 
     def trainable(self, model: nn.Module) -> list[str]:
-        meant = {"x": "attn2", "u": "not_attn2", "full": "full"}[self.variant]
-        return ImageMethod.trainable(self.model_copy(update={"trained": meant}), model)
+        if "trained" in self.model_fields_set:
+            raise UnlearnkitError("what esd trains is its variant: variant='x', 'u' or 'full'; leave 'trained' out.")
+        meant: dict[str, Trained] = {"x": "attn2", "u": "not_attn2", "full": "full"}
+        return denoiser_weights(model, meant[self.variant], "esd")
 
-    def prepare(self, model: nn.Module, data: Any) -> Bank:
-        return trajectory_bank(
-            model, data.problem.asked["forget"], self.eta, self.seeds, self.bank_steps, self.start_guidance
-        )
+    def prepare(self, model: nn.Module, data: Any) -> tuple[Bank, int]:
+        """The bank, and how many of its entries a step draws."""
+        prompts = data.problem.asked["forget"]
+        if not prompts:
+            raise UnlearnkitError(
+                "esd erases what prompts ask for; individual images have no prompt of their own: use grad_ascent."
+            )
+        seed = data.generator.initial_seed()
+        bank = trajectory_bank(model, prompts, self.eta, self.seeds, self.bank_steps, self.start_guidance, seed)
+        return bank, data.batch_size
 
     def objectives(self, model: nn.Module, batch: StepBatch) -> Objectives:
-        bank: Bank = batch.reference
-        kept = batch.retain if self.alpha else None
-        count = len(kept) if kept is not None else min(24, len(bank))
-        rows = torch.randint(len(bank), (count,)).to(bank.x.device)  # the loop seeds torch
-        (found,), retain = with_retain(model, kept, (bank.x[rows], bank.t[rows], bank.text.take(rows)))
-        return Objectives(F.mse_loss(found, bank.target[rows].float()), retain)
+        bank, count = batch.reference
+        x, t, text, wanted = bank.draw(count)
+        (found,), retain = with_retain(model, batch.retain if self.alpha else None, (x, t, text))
+        return Objectives(F.mse_loss(found, wanted), retain)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +42,6 @@ class NegativePrompt(ImageMethod):
         """A copy of the original with the guidance rule; raises UnlearnkitError without a concept."""
         if not problem.word:
             raise UnlearnkitError("negative_prompt steers away from a word; individual images have none.")
-        model = copy.deepcopy(problem.model)
+        model = problem.original.fresh()
         model.rule = Negative((problem.word,))
         return model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from torch import nn
@@ -27,4 +26,6 @@ class Oracle(ImageMethod):
 
     def apply(self, problem: Any, seed: int) -> nn.Module:
         """A copy of the oracle; raises UnlearnkitError when the problem has none."""
-        return copy.deepcopy(problem.oracle(self.index))
+        if not -len(problem.oracles) <= self.index < len(problem.oracles):
+            problem.oracle(self.index)  # raises, and says why
+        return problem.oracles[self.index].fresh()

@@ -23,5 +23,9 @@ class RetainFinetune(ImageMethod):
     needs = ("retain",)
     loop = {"lr": 3e-4, "steps": 100, "batch_size": 24}
 
+    def views_needed(self) -> tuple[str, ...]:
+        """The retain pictures, whatever alpha is."""
+        return self.needs
+
     def objectives(self, model: nn.Module, batch: StepBatch) -> Objectives:
         return Objectives(retain=denoising_loss(model, batch.retain))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import nn
 
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
-from unlearnkit.methods.image.base import ImageMethod, noised, with_retain
+from unlearnkit.methods.image.base import ImageMethod, noised, predictions, with_retain
 
 
 @register_method("salun", "image")
@@ -24,13 +27,20 @@ class SalUn(ImageMethod):
     )
     loop = {"lr": 3e-4, "steps": 100, "batch_size": 24, "mask": "salun", "mask_share": 0.5}
 
-    def objectives(self, model: nn.Module, batch: StepBatch) -> Objectives:
-        forget = batch.forget
-        if forget.anchor is None:
+    def prepare(self, model: nn.Module, data: Any) -> None:
+        """Nothing; raises UnlearnkitError where there is no concept, or nothing that takes its place."""
+        problem = data.problem
+        if not problem.word:
             raise UnlearnkitError(
                 "salun relabels a concept; individual images have none: use grad_ascent or erasediff."
             )
+        if not problem.anchor:
+            raise UnlearnkitError("salun relabels a concept; give load_problem(..., anchor='what takes its place').")
+
+    def objectives(self, model: nn.Module, batch: StepBatch) -> Objectives:
+        forget = batch.forget
         x = noised(model, forget)
-        kept = batch.retain if self.alpha else None
-        (found, other), retain = with_retain(model, kept, (x, forget.t, forget.text), (x, forget.t, forget.anchor))
-        return Objectives(F.mse_loss(found, other.detach()), retain)
+        with torch.no_grad():
+            (other,) = predictions(model, (x, forget.t, forget.anchor))
+        (found,), retain = with_retain(model, batch.retain if self.alpha else None, (x, forget.t, forget.text))
+        return Objectives(F.mse_loss(found, other), retain)

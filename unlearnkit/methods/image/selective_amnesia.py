@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
@@ -33,23 +34,24 @@ class SelectiveAmnesia(ImageMethod):
     needs: ClassVar[tuple[str, ...]] = ("anchor", "retain")
     loop = {"lr": 3e-4, "steps": 100, "batch_size": 24}
 
-    elastic: float = 10.0  # λ
-    fisher_batches: int = 8
+    elastic: float = Field(10.0, ge=0)  # λ
+    fisher_batches: int = Field(8, ge=1)
 
     def prepare(self, model: nn.Module, data: Any) -> dict[str, dict[str, Tensor]]:
-        names = [n for n, p in model.named_parameters() if p.requires_grad]
-        parameters = {n: p for n, p in model.named_parameters() if n in set(names)}
+        parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         with torch.enable_grad():
             fisher = fisher_diagonal(model, parameters, data, "retain", self.fisher_batches)
         return {"fisher": fisher, "start": {n: p.detach().clone() for n, p in parameters.items()}}
 
     def objectives(self, model: nn.Module, batch: StepBatch) -> Objectives:
         anchor = batch.views["anchor"]
-        (found,), replay = with_retain(model, batch.retain, (noised(model, anchor), anchor.t, anchor.text))
+        kept = batch.retain if self.alpha else None
+        (found,), replay = with_retain(model, kept, (noised(model, anchor), anchor.t, anchor.text))
         start = batch.reference["start"]
         now = {n.removeprefix("module."): p for n, p in model.named_parameters() if p.requires_grad}
         held = elastic(now, start, batch.reference["fisher"])
-        assert replay is not None
         return Objectives(
-            F.mse_loss(found, target(model, anchor)), replay + self.elastic * held, {"elastic": float(held.detach())}
+            F.mse_loss(found, target(model, anchor)),
+            self.elastic * held + (0.0 if replay is None else replay),
+            {"elastic": float(held.detach())},
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,7 +12,7 @@ from unlearnkit.errors import UnlearnkitError
 from unlearnkit.methods.base import Card, register_method
 from unlearnkit.methods.image.base import ImageMethod
 
-# (warm-up steps, s_S, λ, s_m, β): arXiv 2211.05105, table 2
+# (warm-up steps, s_S, λ, s_m, β): arXiv 2211.05105, table 2; the authors' code has 20 for the weak s_S
 STRENGTHS: dict[str, tuple[int, float, float, float, float]] = {
     "weak": (15, 200.0, 0.0, 0.0, 0.0),
     "medium": (10, 1000.0, 0.01, 0.3, 0.4),
@@ -71,6 +70,6 @@ class SLD(ImageMethod):
         """A copy of the original with the guidance rule; raises UnlearnkitError without a concept."""
         if not problem.word:
             raise UnlearnkitError("sld steers away from a word; individual images have none: use grad_ascent.")
-        model = copy.deepcopy(problem.model)
+        model = problem.original.fresh()
         model.rule = SafeLatent((problem.word,), *STRENGTHS[self.strength])
         return model
