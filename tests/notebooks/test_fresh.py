@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import nbformat
 import pytest
 
 from unlearnkit.runs.freshness import is_fresh, parameters_cell, stamp
-from unlearnkit.runs.plan import plan
+from unlearnkit.runs.plan import PACKAGE, plan
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
@@ -23,7 +24,7 @@ def test_notebook_is_fit_to_be_committed(path: Path) -> None:
     assert notebook.metadata.kernelspec.name == "python3"
     assert path.stat().st_size <= 400_000
     for profile in (file.stem for file in (FOLDER / "profiles").glob("*.yml")):
-        plan(path, {"profile": profile})
+        assert {"seconds", "memory_gb"} <= set(plan(path, {"profile": profile}).config.needs)
     text = path.read_text("utf-8")
     assert not [trace for trace in ("site-packages", "/tmp/", "/root/", "/home/") if trace in text]
 
@@ -33,7 +34,9 @@ def test_notebook_outputs_are_fresh(path: Path) -> None:
     assert is_fresh(path), f"the code changed after {path.name} was executed; run `make notebooks`"
 
 
-def test_a_stamp_holds_until_code_or_profile_change(tiny: Callable[..., Path], series: Path) -> None:
+def test_a_stamp_holds_until_code_or_profile_change(
+    tiny: Callable[..., Path], series: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tiny("print(6 * 7)")
     assert not is_fresh(path)
     stamp(path)
@@ -48,6 +51,17 @@ def test_a_stamp_holds_until_code_or_profile_change(tiny: Callable[..., Path], s
     profile.write_text(before.replace("steps: 5", "steps: 6"))
     assert not is_fresh(path)
     profile.write_text(before)
+
+    copy = shutil.copytree(PACKAGE, series / "package", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr("unlearnkit.runs.plan.PACKAGE", copy)
+    (copy / "unlearning.py").write_text("this notebook doesn't load it")
+    assert is_fresh(path)
+    with (copy / "runs" / "config.py").open("a") as file:
+        file.write("# changed")
+    assert not is_fresh(path)
+    monkeypatch.undo()
+    monkeypatch.setenv("UNLEARNKIT_NOTEBOOKS", str(series))
+
     made.cells[-1].source = "print(43)"
     nbformat.write(made, path)
     assert not is_fresh(path)

@@ -21,7 +21,7 @@ NOTEBOOKS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
 def papermill(path: Path, out: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "papermill", str(path), str(out), "--no-progress-bar", *words]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
-    return subprocess.run(command, cwd=out.parent, env=environment, capture_output=True, text=True, timeout=900)
+    return subprocess.run(command, cwd=out.parent, env=environment, capture_output=True, text=True, timeout=1800)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -51,9 +51,15 @@ def stamp(path: Path) -> float:
 
     planned, notebook = _quick(path), read_notebook(path)
     probed = copy.deepcopy(notebook)
-    probed["cells"].append(
-        {"cell_type": "code", "source": LOADED, "metadata": {}, "outputs": [], "execution_count": None}
-    )
+    probe = {
+        "cell_type": "code",
+        "id": "loaded",
+        "source": LOADED,
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+    }
+    probed["cells"].append(probe)
     begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="uk-stamp-") as work:
         source, out = Path(work, "in.ipynb"), Path(work, "out.ipynb")
@@ -63,7 +69,8 @@ def stamp(path: Path) -> float:
             raise UnlearnkitError(f"{path.name} failed and is left as it was:\n{failure}")
         executed = json.loads(out.read_text("utf-8"))
     seconds = round(time.monotonic() - begun, 1)
-    files = json.loads("".join(executed["cells"].pop()["outputs"][0]["text"]))
+    said = [output for output in executed["cells"].pop()["outputs"] if output.get("name") == "stdout"]
+    files = json.loads("".join(said[-1]["text"]).splitlines()[-1])
     modules = covered(Path(file).relative_to(PACKAGE).as_posix() for file in files)
     for cell, made in zip(notebook["cells"], executed["cells"], strict=True):
         if cell["cell_type"] == "code":  # metadata stay as they were: papermill's hold times and paths
