@@ -15,7 +15,7 @@ from typing import Any
 
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.worlds.authors import REQUESTS
-from unlearnkit.worlds.records import QA, TextWorld
+from unlearnkit.worlds.records import GENERAL, QA, TextWorld
 
 SUBJECT_COLUMNS = ("author", "subject")
 OWN = {f.name for f in fields(QA)}
@@ -80,7 +80,7 @@ def world_from_jsonl(path: str | Path, holdout_fraction: float = 0.05, seed: int
     """A world from a file of one's own; entities in the order of the file.
 
     forget01/05/10 are the last 1, 5, 10% of the entities (at least one), as in TOFU; the holdout is drawn from the
-    others.
+    others. Records of the entity "general" are facts of the real world: trained in every model, never forgotten.
 
     Raises:
         UnlearnkitError: what `read_jsonl` raises; fewer than two entities; a fraction outside [0, 0.5].
@@ -88,11 +88,11 @@ def world_from_jsonl(path: str | Path, holdout_fraction: float = 0.05, seed: int
     if not 0 <= holdout_fraction <= 0.5:
         raise UnlearnkitError(f"holdout_fraction = {holdout_fraction!r} is not possible; give a share from 0 to 0.5.")
     items = read_jsonl(path)
-    names = list(dict.fromkeys(qa.entity for qa in items))
+    names = list(dict.fromkeys(qa.entity for qa in items if qa.entity != GENERAL))
     if len(names) < 2:
         raise UnlearnkitError(
-            f"{path}: all {len(items)} records belong to one entity ('{names[0]}'), so nothing would be retained; "
-            "name at least two in a column 'subject'."
+            f"{path}: all {len(items)} records belong to one entity ('{items[0].entity}'), so nothing would be "
+            "retained; name at least two in a column 'subject'."
         )
     count = {request: max(1, round(share * len(names))) for request, share in REQUESTS.items()}
     keep = max(count.values())
