@@ -73,19 +73,32 @@ class Unlearned:
     cost: dict[str, float]
     stopped: str = ""
 
-    def save(self, folder: str | Path, tokenizer: Any = None) -> Path:
+    def save(self, folder: str | Path, tokenizer: Any = None, original: Any = None) -> Path:
         """Model (adapter, or whole pipeline) and tokenizer in safetensors, with the settings and the trace beside them.
+
+        Args:
+            original: of a pipeline; with it, only the tensors that differ from it are saved, in ``delta.safetensors``
+                (see `unlearnkit.models.delta.load_delta`).
 
         Raises:
             UnlearnkitError: it could not be written (what was in the folder before is as it was), or the method has
                 no weights of its own.
         """
+        from unlearnkit.models.delta import save_delta
+
         folder = Path(folder)
+        if original is not None and not hasattr(self.model, "pipe"):
+            raise UnlearnkitError(
+                "a delta is of a pipeline; of a language model a small file is an adapter: unlearn(..., lora=8)."
+            )
         about = {"method": self.method, "seed": self.seed, "settings": self.settings, "cost": self.cost}
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
-                self.model.save_pretrained(work)
+                if original is None:
+                    self.model.save_pretrained(work)
+                else:
+                    save_delta(self.model, original, Path(work, "delta.safetensors"))
                 if tokenizer is not None:
                     tokenizer.save_pretrained(work)
                 Path(work, "unlearnkit.json").write_text(json.dumps(about, indent=1))

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from unlearnkit.methods.base import Card, register_method
@@ -17,7 +18,7 @@ CARD = Card(
     "Selective synaptic dampening (SSD)",
     "Foster et al. 2024, arXiv 2308.07707",
     r"\theta_i\leftarrow\min\!\left(\lambda F_{D,i}/F_{f,i},\,1\right)\theta_i\ \text{ where }F_{f,i}>\alpha F_{D,i}",
-    "alpha 10, lambda 1 (paper, classifiers): to be searched per model",
+    "alpha 10, lambda 1 (paper, classifiers), with the retain set in the place of D: to be searched per model",
     "what the forget set shares with the rest can't be told apart by a diagonal",
 )
 
@@ -30,8 +31,14 @@ def dampened(weight: Tensor, forget: Tensor, every: Tensor, select: float, stren
 
 
 def dampen(method: Any, problem: Any, seed: int) -> nn.Module:
-    """A copy of the original with dampened weights."""
+    """A copy of the original with dampened weights.
+
+    D is the retain set. The paper's D has the forget set in it, F_D = (1−ρ)F_r + ρF_f with ρ its share, which for
+    α ≥ 1/ρ selects nothing at all.
+    """
     model = problem.original.fresh()
+    dtype = next(model.parameters()).dtype
+    model.float()  # squared gradients add up badly in bfloat16
     data = problem.training_data(method, model, SimpleNamespace(batch_size=method.batch_size), seed)
     names = method.trainable(model)
     parameters = {n: p for n, p in model.named_parameters() if names is None or n in names}
@@ -41,7 +48,7 @@ def dampen(method: Any, problem: Any, seed: int) -> nn.Module:
     with torch.no_grad():
         for name, p in parameters.items():
             p.copy_(dampened(p, forget[name], every[name], method.select, method.strength))
-    return model
+    return model.to(dtype)
 
 
 @register_method("ssd", "image")
@@ -51,10 +58,10 @@ class ImageSSD(ImageMethod):
     card = CARD
     loop: ClassVar[dict[str, Any]] = {}
 
-    select: float = 10.0  # α of the paper: how much more a weight must matter to the forget set
-    strength: float = 1.0  # λ
-    batch_size: int = 16
-    batches: int = 8
+    select: float = Field(10.0, ge=0)  # α of the paper: how much more a weight must matter to the forget set
+    strength: float = Field(1.0, ge=0)  # λ
+    batch_size: int = Field(16, ge=1)
+    batches: int = Field(8, ge=1)
 
     def apply(self, problem: Any, seed: int) -> nn.Module:
         return dampen(self, problem, seed)
@@ -66,10 +73,10 @@ class TextSSD(TextMethod):
 
     card = CARD
 
-    select: float = 10.0  # α of the paper
-    strength: float = 1.0  # λ
-    batch_size: int = 16
-    batches: int = 8
+    select: float = Field(10.0, ge=0)  # α of the paper
+    strength: float = Field(1.0, ge=0)  # λ
+    batch_size: int = Field(16, ge=1)
+    batches: int = Field(8, ge=1)
 
     def apply(self, problem: Any, seed: int) -> nn.Module:
         return dampen(self, problem, seed)

@@ -192,17 +192,17 @@ class Diffusion(nn.Module):
         return max(1, PIXELS // self.image_size**2)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """A pipeline folder that plain diffusers loads.
+        """A pipeline folder that plain diffusers loads; raises UnlearnkitError as `check_savable` does."""
+        self.check_savable()
+        self.pipe.save_pretrained(folder, safe_serialization=True)
 
-        Raises:
-            UnlearnkitError: the change is a guidance rule, which a pipeline folder can't hold.
-        """
+    def check_savable(self) -> None:
+        """Raises UnlearnkitError when the change is a guidance rule, which weights can't hold."""
         if not isinstance(self.rule, ClassifierFree):
             raise UnlearnkitError(
                 f"{type(self.rule).__name__} changes the sampling, not the weights, so there is nothing to save; the "
                 "folder would hold the original."
             )
-        self.pipe.save_pretrained(folder, safe_serialization=True)
 
 
 @dataclass
