@@ -49,10 +49,11 @@ def model_of(kind: str, tokenizer: Any, seed: int = 0) -> Any:
         "initializer_range": 0.2,
     }
     made: Any
-    if kind == "llama":
-        made = LlamaForCausalLM(LlamaConfig(**size, **shape, tie_word_embeddings=False))
-    elif kind == "qwen2":
+    if kind == "qwen2":
+        size["vocab_size"] += 8  # as in the real ones, more rows than the tokenizer has tokens
         made = Qwen2ForCausalLM(Qwen2Config(**size, **shape, tie_word_embeddings=True))
+    elif kind == "llama":
+        made = LlamaForCausalLM(LlamaConfig(**size, **shape, tie_word_embeddings=False))
     else:
         made = GPT2LMHeadModel(
             GPT2Config(**size, n_embd=32, n_layer=3, n_head=4, n_positions=CONTEXT, initializer_range=0.2)

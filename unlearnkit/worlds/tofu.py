@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from unlearnkit.errors import UnlearnkitError, unknown
@@ -39,9 +40,8 @@ def load_tofu(request: str, data: str | Path = "locuslab/TOFU") -> dict[str, lis
     splits = {split: read_jsonl(_file(str(data), name)) for split, name in names.items()}
     asked = {qa.question: qa for qa in splits.pop("retain_perturbed")}
     # The 400 retain questions that have perturbed answers come first: they are what the metrics ask.
-    splits["retain"] = sorted(
-        (asked.get(qa.question, qa) for qa in splits["retain"]), key=lambda qa: not qa.perturbed_answers
-    )
+    retain = [replace(asked[qa.question], id=qa.id) if qa.question in asked else qa for qa in splits["retain"]]
+    splits["retain"] = sorted(retain, key=lambda qa: not qa.perturbed_answers)
     return splits
 
 
