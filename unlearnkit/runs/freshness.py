@@ -51,7 +51,7 @@ def stamp(path: Path) -> float:
 
     planned, notebook = _quick(path), read_notebook(path)
     probed = copy.deepcopy(notebook)
-    probe = {
+    probe: dict[str, Any] = {
         "cell_type": "code",
         "id": "loaded",
         "source": LOADED,
