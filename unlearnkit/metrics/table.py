@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from unlearnkit.errors import UnlearnkitError, unknown
 from unlearnkit.metrics import text as metric
 from unlearnkit.registry import Registry
 
+MODALITIES = ("text", "image")
 SMALLEST = 10  # items below which nothing is reported
 
 
@@ -20,27 +22,34 @@ class NotMeasurable(Exception):
     """Why a number would not be trustworthy."""
 
 
+Table = Mapping[str, Mapping[str, np.ndarray]]  # split → column → one entry an item
+
+
 @dataclass(frozen=True)
 class Items:
-    """The measured items a metric is computed from, by split; `model["forget"]["mean_nll"]` is an array."""
+    """The measured items a metric is computed from, by split; `model["forget"]["mean_nll"]` is an array.
 
-    model: dict[str, dict[str, np.ndarray]]
-    oracles: list[dict[str, dict[str, np.ndarray]]]  # the same of the retrained models
+    Of images also `model["forget"]["features"]` (items, d) and `model["forget"]["picture"]` (items, h, w, 3).
+    """
 
-    def column(self, split: str, name: str, of: dict[str, dict[str, np.ndarray]] | None = None) -> np.ndarray:
-        """One column of one split; raises NotMeasurable when records lack it or are too few."""
-        items = (self.model if of is None else of).get(split, {})
-        values = items.get(name, np.empty(0))
-        if not len(values):
-            raise NotMeasurable(f"there is no {split} split")
-        if np.isnan(values).all():
-            raise NotMeasurable(MISSING.get(name, f"records carry nothing for {name}"))
-        known = values[~np.isnan(values)]
-        if len(known) < SMALLEST:
-            raise NotMeasurable(f"{len(known)} items are too few (at least {SMALLEST})")
+    model: Table
+    oracles: Sequence[Table]  # the same of the retrained models
+    missing: Mapping[str, str] = field(default_factory=dict)  # column or split → why it has no numbers
+
+    def column(self, split: str, name: str, of: Table | None = None) -> np.ndarray:
+        """One column of one split; raises NotMeasurable when items lack it or are too few."""
+        table = self.model if of is None else of
+        if not table.get(split):
+            raise NotMeasurable(self.missing.get(split, f"there is no {split} split"))
+        values = table[split].get(name, np.empty(0))
+        known = int((~np.isnan(values.reshape(len(values), -1)).any(1)).sum()) if len(values) else 0
+        if not known:
+            raise NotMeasurable(self.missing.get(name) or MISSING.get(name, f"records carry nothing for {name}"))
+        if known < SMALLEST:
+            raise NotMeasurable(f"{known} items are too few (at least {SMALLEST})")
         return values
 
-    def oracle(self, index: int) -> dict[str, dict[str, np.ndarray]]:
+    def oracle(self, index: int) -> Table:
         if index >= len(self.oracles):
             raise NotMeasurable("there is no oracle" if not self.oracles else f"it needs {index + 1} oracles")
         return self.oracles[index]
@@ -69,19 +78,58 @@ class Metric:
     ability: float = -math.inf  # the original must reach this much, or the row says nothing
     against_oracle: bool = False  # compares with oracle 0, so the oracle's own value is that of oracle 1
     interval: bool = True  # whether resampling items makes sense of it
+    modality: str = "text"
+    at_most: float = math.inf  # the original must not exceed this, or the row says nothing
+    distribution: bool = False  # of the whole sample: resampling biases it, so its draws are centred on its value
+    needs: str = ""  # a column without which the row is left out of a table of all metrics
 
 
 METRICS: Registry[Metric] = Registry("metric")
 
 
-def register_metric(name: str, split: str = "forget", **flags: Any) -> Callable[[Callable[[Items], float]], Any]:
-    """Decorator for a metric of your own; it is in every table from then on."""
+def register_metric(
+    name: str, split: str = "forget", modality: str = "text", **flags: Any
+) -> Callable[[Callable[[Items], float]], Any]:
+    """Decorator for a metric of your own; it is in every table of its modality from then on.
+
+    Raises:
+        UnlearnkitError: a modality there is not, or a key that a metric of the other modality has.
+    """
+    if modality not in MODALITIES:
+        raise unknown("modality", modality, MODALITIES)
+    return file_metric(f"{split}_{name}" if not name.startswith(split) else name, name, split, modality, **flags)
+
+
+def file_metric(
+    key: str, name: str, split: str, modality: str, **flags: Any
+) -> Callable[[Callable[[Items], float]], Any]:
+    """`register_metric` under a key of its own."""
+    if key in METRICS and METRICS[key].modality != modality:
+        raise UnlearnkitError(f"metric '{key}' is one of {METRICS[key].modality} problems; give yours another name.")
 
     def put(compute: Callable[[Items], float]) -> Callable[[Items], float]:
-        METRICS[f"{split}_{name}" if not name.startswith(split) else name] = Metric(name, split, compute, **flags)
+        METRICS[key] = Metric(name, split, compute, modality=modality, **flags)
         return compute
 
     return put
+
+
+def metric_names(modality: str, asked: Sequence[str] | None = None) -> list[str]:
+    """The keys asked for, or all of a modality.
+
+    Raises:
+        UnlearnkitError: an unknown key, or one of the other modality.
+    """
+    known = [key for key, row in METRICS.items() if row.modality == modality]
+    for key in asked or ():
+        if key in METRICS and key not in known:
+            raise UnlearnkitError(
+                f"metric '{key}' is one of {METRICS[key].modality} problems, and this is one of {modality}; "
+                f"known here: {', '.join(sorted(known))}."
+            )
+        if key not in known:
+            raise unknown(f"{modality} metric", key, known)
+    return known if asked is None else list(asked)
 
 
 def _mean(split: str, column: str, change: Callable[[np.ndarray], np.ndarray] | None = None) -> Any:
@@ -182,7 +230,7 @@ def _ks(items: Items) -> tuple[float, float]:
     return metric.forget_quality(mine[~np.isnan(mine)], theirs[~np.isnan(theirs)])
 
 
-def _members(items: Items, score: Callable[[dict[str, np.ndarray]], np.ndarray], of: Any = None) -> float:
+def _members(items: Items, score: Callable[[Mapping[str, np.ndarray]], np.ndarray], of: Any = None) -> float:
     model = items.model if of is None else of
     for split in ("forget", "holdout"):
         items.column(split, "mean_nll", of)
@@ -232,9 +280,15 @@ def model_utility(items: Items) -> float:
 
 
 def arrays(items: pd.DataFrame) -> dict[str, dict[str, np.ndarray]]:
-    """A `Measured.items` table as arrays by split and column (text columns left out)."""
-    numbers = items.drop(columns="answer")
-    return {
-        str(split): {str(c): part[c].to_numpy(float) for c in numbers.columns}
-        for split, part in numbers.groupby(level=0, sort=False)
-    }
+    """A `Measured.items` table as arrays by split and column; cells that hold arrays are stacked, text is left out."""
+    return {str(split): _columns(part) for split, part in items.groupby(level=0, sort=False)}
+
+
+def _columns(part: pd.DataFrame) -> dict[str, np.ndarray]:
+    out = {}
+    for name, cells in part.items():
+        if pd.api.types.is_numeric_dtype(cells):
+            out[str(name)] = cells.to_numpy(float)
+        elif all(isinstance(cell, np.ndarray) for cell in cells):
+            out[str(name)] = np.stack(list(cells))
+    return out
