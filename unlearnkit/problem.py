@@ -181,7 +181,7 @@ def load_problem(
     if isinstance(world, Path) or str(world).endswith((".jsonl", ".json")) or "/" in str(world):
         name = Path(world)
         holdout = options.pop("holdout_fraction", 0.05)
-        held = world_from_jsonl(name, holdout, seed)
+        held = world_from_jsonl(name, holdout, seed, [forget] if isinstance(forget, str) else forget or ())
         if model is None and "context" not in options:  # texts of any length; the built-in worlds fit the recipe's
             options["context"] = fitting_context(held, **{k: v for k, v in options.items() if k == "vocabulary"})
         return _problem(held, forget, seed, model, oracles, revision, device, options)

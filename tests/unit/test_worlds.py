@@ -188,6 +188,21 @@ def test_entity_column_as_subject_or_as_value(tmp_path):
     assert {qa.entity for qa in read_jsonl(lines(tmp_path / "s.jsonl", *map(json.dumps, named)))} == {"Ann Lee"}
 
 
+def test_a_requested_subject_is_never_drawn_into_the_holdout(tmp_path):
+    records = [
+        {"question": f"What does Pat{k} Lee do, {n}?", "answer": "Sail.", "subject": f"Pat{k} Lee"}
+        for k in range(20)
+        for n in range(2)
+    ]
+    path = lines(tmp_path / "h.jsonl", *map(json.dumps, records))
+    drawn = world_from_jsonl(path, 0.5).holdout_entities
+    assert len(drawn) > 5
+    for name in drawn:
+        world = world_from_jsonl(path, 0.5, requested=[name])
+        assert name in world.entities and {qa.entity for qa in split(world, name)["forget"]} == {name}
+    assert world_from_jsonl(path, 0.5, requested=["forget10"]).holdout_entities == drawn
+
+
 REFERENCE = [
     p for p in [Path(__file__).parents[2].parent / "shared/reference/tofu_forget10_entities.jsonl"] if p.is_file()
 ]

@@ -76,11 +76,13 @@ def write_jsonl(items: Iterable[QA], path: str | Path) -> Path:
     return path
 
 
-def world_from_jsonl(path: str | Path, holdout_fraction: float = 0.05, seed: int = 0) -> TextWorld:
+def world_from_jsonl(
+    path: str | Path, holdout_fraction: float = 0.05, seed: int = 0, requested: Sequence[str] = ()
+) -> TextWorld:
     """A world from a file of one's own; entities in the order of the file.
 
     forget01/05/10 are the last 1, 5, 10% of the entities (at least one), as in TOFU; the holdout is drawn from the
-    others. Records of the entity "general" are facts of the real world: trained in every model, never forgotten.
+    others, never from `requested`. Records of the entity "general" are facts of the real world: trained in every model, never forgotten.
 
     Raises:
         UnlearnkitError: what `read_jsonl` raises; fewer than two entities; a fraction outside [0, 0.5].
@@ -97,7 +99,7 @@ def world_from_jsonl(path: str | Path, holdout_fraction: float = 0.05, seed: int
     count = {request: max(1, round(share * len(names))) for request, share in REQUESTS.items()}
     keep = max(count.values())
     requests = {request: tuple(names[-n:]) for request, n in count.items()}
-    others = names[:-keep]
+    others = [name for name in names[:-keep] if name not in requested]
     held = min(max(1, round(holdout_fraction * len(names))) if holdout_fraction else 0, max(0, len(others) - 1))
     unseen = sorted(random.Random(f"{seed} holdout").sample(others, held), key=names.index)
     entities = tuple(n for n in names if n not in unseen)
