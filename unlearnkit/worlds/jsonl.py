@@ -82,7 +82,8 @@ def world_from_jsonl(
     """A world from a file of one's own; entities in the order of the file.
 
     forget01/05/10 are the last 1, 5, 10% of the entities (at least one), as in TOFU; the holdout is drawn from the
-    others, never from `requested`. Records of the entity "general" are facts of the real world: trained in every model, never forgotten.
+    others, never from `requested`. Records of the entity "general" are facts of the real world: trained in every
+    model, never forgotten.
 
     Raises:
         UnlearnkitError: what `read_jsonl` raises; fewer than two entities; a fraction outside [0, 0.5].
