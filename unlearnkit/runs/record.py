@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 RUN_DIR = "UNLEARNKIT_RUN_DIR"  # set in the kernel: the folder of its run
 RUNS = "UNLEARNKIT_RUNS"  # set in the kernel: the folder of all runs
-COLORS = 128  # of a kept figure; anti-aliased lines and a few flat areas need no more
+COLORS = 256  # of a kept figure: enough for lines, areas and small pictures, at a third of the size
 FREE = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
