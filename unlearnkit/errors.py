@@ -10,9 +10,14 @@ class UnlearnkitError(ValueError):
     """Bad input. The command line prints the message alone and exits with 2."""
 
 
+SHOWN = 30  # choices an error names
+
+
 def unknown(kind: str, name: object, known: Iterable[str]) -> UnlearnkitError:
-    """An `UnlearnkitError` naming the known choices and the closest match."""
-    choices = sorted(known)
+    """An `UnlearnkitError` naming the known choices (a list in its own order, others sorted) and the closest match."""
+    choices = known if isinstance(known, list) else sorted(known)
     close = get_close_matches(str(name), choices, n=1, cutoff=0.5)
     hint = f" Did you mean '{close[0]}'?" if close else ""
-    return UnlearnkitError(f"{kind} '{name}' is unknown; known: {', '.join(choices) or 'none'}.{hint}")
+    shown = ", ".join(choices[:SHOWN]) or "none"
+    more = f" and {len(choices) - SHOWN} more" if len(choices) > SHOWN else ""
+    return UnlearnkitError(f"{kind} '{name}' is unknown; known: {shown}{more}.{hint}")
