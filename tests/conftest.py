@@ -93,3 +93,18 @@ def small_problem(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return uk.load_problem(
             "authors", "forget10", oracles=1, device="cpu", steps=60, lr=1e-2, batch_size=32, **world, **size
         )
+
+
+@pytest.fixture(scope="session")
+def small_image_problem(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A canvas of few pictures and pipelines trained for five steps, once a session: for properties, not for claims."""
+    from unlearnkit.image_problem import from_world
+    from unlearnkit.models.judge import Judge
+    from unlearnkit.worlds.canvas import canvas
+
+    world = canvas(images=4, holdout=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNLEARNKIT_HOME", str(tmp_path_factory.mktemp("pipelines")))
+        size = {"steps": 5, "batch_size": 8, "channels": (8, 16), "text_width": 16}
+        judge = Judge(world.concepts.domains, width=8)
+        return from_world(world, "striped", 0, oracles=1, judge=judge, device="cpu", **size)
