@@ -199,11 +199,14 @@ def _answers_only(head: nn.Module, keep: Tensor, seen: list[Tensor]) -> Iterator
 
 
 def answer_tokens(model: nn.Module, *batches: Batch, layer: int | None = None) -> list[AnswerTokens]:
-    """One forward pass for all `batches` together, with logits only where there is an answer token.
+    """One forward pass for all `batches` together (on a CPU: one each), with logits only at answer tokens.
 
     Args:
         layer: also return the hidden states after this many decoder layers (0 = the embeddings).
     """
+    if len(batches) > 1 and batches[0].ids.device.type == "cpu" and not hasattr(model, "module"):
+        # Arithmetic decides on a CPU, and a common width would add padding to it; a GPU prefers one launch for all.
+        return [answer_tokens(model, b, layer=layer)[0] for b in batches]
     batch = stack(batches) if len(batches) > 1 else batches[0]
     answer = batch.labels != IGNORE  # (batch, tokens)
     keep = F.pad(answer[:, 1:], (0, 1))  # position t predicts token t + 1

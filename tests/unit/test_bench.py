@@ -15,7 +15,7 @@ from unlearnkit.bench.naive import naive_measure
 from unlearnkit.methods import METHODS, StepBatch
 from unlearnkit.metrics.measure import measure, measured_items
 from unlearnkit.problem import load_problem
-from unlearnkit.text import Template, collate, encode
+from unlearnkit.text import Template, answer_tokens, collate, encode
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,6 @@ def test_the_naive_trainer_and_our_step_have_one_loss_and_one_gradient(problem: 
     theirs = naive.compute_loss(model, inputs)
 
     from unlearnkit.methods.text.reference import Reference
-    from unlearnkit.text import answer_tokens
 
     with torch.no_grad():
         (before,) = answer_tokens(reference, batches["forget"])
@@ -84,3 +83,29 @@ def test_both_evaluations_give_the_same_numbers() -> None:
         np.testing.assert_allclose(
             ours[column].to_numpy(float), naive[column].to_numpy(float), atol=1e-3, err_msg=column
         )
+
+
+def test_one_pass_for_all_batches_equals_one_each(problem: Any) -> None:
+    """On a CPU each batch has its own pass, elsewhere (and under a wrapper) all share one: the numbers are the same."""
+    encoded = {s: encode(problem.tokenizer, Template(), problem.pairs(s), 256) for s in ("forget", "retain")}
+    batches = [
+        collate(encoded[s], rows, problem.tokenizer.pad_token_id)
+        for s, rows in (("forget", [0, 1]), ("retain", [2, 3, 4]))
+    ]
+    model = problem.original.fresh()
+
+    class Wrapped(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module, self.passes = model, 0
+
+        def forward(self, **inputs: Any) -> Any:
+            self.passes += 1
+            return self.module(**inputs)
+
+    wrapped = Wrapped()
+    together, apart = answer_tokens(wrapped, *batches, layer=2), answer_tokens(model, *batches, layer=2)
+    assert wrapped.passes == 1
+    for a, b in zip(together, apart, strict=True):
+        for name in ("logits", "labels", "sequence", "features", "rows", "hidden"):
+            torch.testing.assert_close(getattr(a, name), getattr(b, name), rtol=1e-4, atol=1e-5)
