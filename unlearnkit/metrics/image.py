@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -88,8 +88,7 @@ def paired_mmd(x: Array, y: Array, bandwidth: float) -> float:
     Args:
         bandwidth: σ, in the unit of the features.
     """
-    core = _core(x, y, bandwidth)
-    return float(core.sum() / (len(x) * (len(x) - 1)))
+    return _mean_pairs(_core(x, y, _gaussian(bandwidth)))
 
 
 def permutation_p(x: Array, y: Array, bandwidth: float, permutations: int = 999, seed: int = 0) -> float:
@@ -97,11 +96,26 @@ def permutation_p(x: Array, y: Array, bandwidth: float, permutations: int = 999,
 
     The smallest possible value is 1/(permutations + 1).
     """
-    core = _core(x, y, bandwidth)
+    core = _core(x, y, _gaussian(bandwidth))
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], (permutations, len(x)))
     null = ((signs @ core) * signs).sum(1)  # a swap of i turns the sign of every term with i
     # rounding must not make equal sums differ
     return float((1 + (null >= core.sum() - 1e-9 * np.abs(core).sum()).sum()) / (permutations + 1))
+
+
+def kid(samples: Array, real: Array) -> float:
+    """Kernel distance of two sets of features: the same estimate with torchmetrics' kernel (a·b/d + 1)³.
+
+    Binkowski et al. 2018, arXiv 1801.01401. Row i of both sets is of the same prompt: with as many pictures of every
+    prompt, the usual mean over all pairs (i, i) included would come out too low, below 0 for perfect samples.
+    """
+    import torch
+    from torchmetrics.image.kid import poly_kernel
+
+    def kernel(a: Array, b: Array) -> Array:
+        return poly_kernel(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+
+    return _mean_pairs(_core(np.asarray(samples, np.float64), np.asarray(real, np.float64), kernel))
 
 
 def _squares(x: Array, y: Array) -> Array:
@@ -110,29 +124,20 @@ def _squares(x: Array, y: Array) -> Array:
     return np.maximum(found, 0)
 
 
-def _core(x: Array, y: Array, bandwidth: float) -> Array:
+def _gaussian(bandwidth: float) -> Callable[[Array, Array], Array]:
+    return lambda a, b: np.exp(_squares(a, b) / (-2 * bandwidth**2))
+
+
+def _core(x: Array, y: Array, kernel: Callable[[Array, Array], Array]) -> Array:
     """h(z_i, z_j) of lemma 6, 0 on the diagonal: (items, items)."""
-
-    def kernel(a: Array, b: Array) -> Array:
-        return np.exp(_squares(a, b) / (-2 * bandwidth**2))
-
     across = kernel(x, y)
     core = kernel(x, x) + kernel(y, y) - across - across.T
     np.fill_diagonal(core, 0)
     return core
 
 
-def kid(samples: Array, real: Array) -> float:
-    """Kernel distance of two sets of features: squared MMD with the kernel (a·b/d + 1)³, unbiased.
-
-    Binkowski et al. 2018, arXiv 1801.01401, through torchmetrics. Of sets of unequal size the larger is thinned evenly.
-    """
-    import torch
-    from torchmetrics.image.kid import poly_mmd
-
-    n = min(len(samples), len(real))
-    x, y = (torch.from_numpy(np.ascontiguousarray(evenly(z, n), dtype=np.float64)) for z in (real, samples))
-    return float(poly_mmd(x, y))
+def _mean_pairs(core: Array) -> float:
+    return float(core.sum() / (len(core) * (len(core) - 1)))
 
 
 def frechet_distance(samples: Array, real: Array) -> float:

@@ -81,18 +81,25 @@ def oracle_mmd_p(items: Items) -> float:
     return metric.permutation_p(*_pair(items))
 
 
+def _beside_real(items: Items) -> tuple[np.ndarray, np.ndarray]:
+    """Features of the pictures of retained prompts, and of real pictures that show the same."""
+    real = items.column("retain", "real_features")
+    known = ~np.isnan(real).any(1)
+    return items.column("retain", "features")[known], real[known]
+
+
 @_put("retain_kid", "KID (features = judge)", "retain", distribution=True)
 def retain_kid(items: Items) -> float:
-    """Of the pictures of retained prompts, from real retained pictures."""
-    return metric.kid(items.column("retain", "features"), items.column("real", "features"))
+    """Kernel distance of the pictures of retained prompts from real ones."""
+    return metric.kid(*_beside_real(items))
 
 
 @_put("retain_frechet", "Fréchet distance (features = judge)", "retain", distribution=True)
 def retain_frechet(items: Items) -> float:
     """The same by the Fréchet distance, which needs more pictures than there are features."""
-    mine, real = items.column("retain", "features"), items.column("real", "features")
-    if min(len(mine), len(real)) <= mine.shape[1]:
-        raise NotMeasurable(f"{min(len(mine), len(real))} pictures are too few for {mine.shape[1]} features; see KID")
+    mine, real = _beside_real(items)
+    if len(mine) <= mine.shape[1]:
+        raise NotMeasurable(f"{len(mine)} pictures are too few for {mine.shape[1]} features; see KID")
     return metric.frechet_distance(mine, real)
 
 

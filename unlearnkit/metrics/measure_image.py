@@ -19,7 +19,7 @@ from unlearnkit.worlds.pictures import Pictures
 REAL = (30, 7.5)  # sampling steps and guidance of pipelines of prompts alone; the tiny ones have their own
 PER_CONCEPT = 60  # real pictures a concept whose features are averaged
 LOOKS = 10  # timesteps at which a picture's denoising loss is taken
-JUDGED = ("correct", "shown", "in_domain", "cross_domain", "alignment", "features", "distance")
+JUDGED = ("correct", "shown", "in_domain", "cross_domain", "alignment", "features", "real_features", "distance")
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class MeasuredImages(Measured):
     weight (prompts of the split / its pictures), picture (uint8, height × width × 3), and, where the judge can be
     trusted, correct, shown, in_domain, cross_domain (see `metrics.image.readings`), alignment, features (the judge's,
     an array), concept (what the prompt asks for in the erased concept's domain), distance (of that concept from the
-    erased one), read_DOMAIN; clip_score where the judge is a CLIP checkpoint. Split "real": features of real retained
-    pictures. Requests of individual images: splits "members" (they) and "holdout" with column denoising_loss.
+    erased one), read_DOMAIN, real_features (retain: of a real picture that shows what the prompt asks for); clip_score
+    where the judge is a CLIP checkpoint. Requests of individual images: splits "members" (they) and "holdout" with
+    column denoising_loss.
 
     Attributes:
         missing: column or split → why it has no numbers.
@@ -104,7 +105,6 @@ def measure_images(problem: Any, model: Diffusion, limit: int = 100, progress: b
             batch_size=_batch(model), progress=progress,
         )  # fmt: skip
         parts.append(_sampled(problem, asked, images, missing))
-    parts += _real(problem, sum(q.split == "retain" for q in asked), missing)
     parts += _membership(problem, model, limit, missing)
     model.train(was_training)
     return MeasuredImages(pd.concat(parts), missing)
@@ -125,10 +125,12 @@ def _sampled(problem: Any, asked: Sequence[Question], images: np.ndarray, missin
         table["clip_score"] = judge.score(images, table["prompt"].tolist()).astype(float)
     trouble = judge_trouble(judge) or _unknown(problem, asked)
     if trouble:
-        missing |= dict.fromkeys((*JUDGED, "real"), trouble)
+        missing |= dict.fromkeys(JUDGED, trouble)
     else:
         probabilities, features = judge.read(images)
         table["features"] = list(features.astype(float))
+        table["real_features"] = _real(problem, asked)
+        missing["real_features"] = "there are no real pictures to compare with"
         read = {d: p.argmax(-1) for d, p in probabilities.items()}
         place = {d: {c: i for i, c in enumerate(concepts)} for d, concepts in judge.domains.items()}
         wanted = {d: [place[d].get(q.wanted.get(d, ""), -1) for q in asked] for d in place}
@@ -182,19 +184,28 @@ def _distances(problem: Any) -> dict[str, float]:
     return problem.measured["distances"]
 
 
-def _real(problem: Any, count: int, missing: dict[str, str]) -> list[pd.DataFrame]:
-    """Features of `count` real retained pictures, spread evenly."""
-    kept = problem.splits["retain"]
-    if "real" in missing or not count or not len(kept):
-        missing.setdefault("real", "there are no real pictures to compare with")
-        return []
-    key = ("real", count)
+def _real(problem: Any, asked: Sequence[Question]) -> Any:
+    """For each retained prompt the features of a real picture that shows what it asks for, as far as there are any."""
+    key = ("real", tuple(q.id for q in asked))
     if key not in problem.measured:
-        rows = metric.evenly(np.arange(len(kept)), count)
-        table = pd.DataFrame(index=pd.MultiIndex.from_product([["real"], [kept.ids[i] for i in rows]]))
-        table["features"] = list(problem.judge.read(kept.images[rows])[1].astype(float))
-        problem.measured[key] = table
-    return [problem.measured[key]]
+        kept = problem.splits["retain"]
+        shown: dict[tuple[str, ...], list[int]] = {}
+        for i, labels in enumerate(zip(*kept.labels.values(), strict=True) if kept.labels else [()] * len(kept)):
+            shown.setdefault(labels, []).append(i)
+        used: dict[tuple[str, ...], int] = {}
+        rows: list[int | None] = []
+        for q in asked:
+            wanted = tuple(q.wanted.get(d, "") for d in kept.labels)
+            number = used[wanted] = used.get(wanted, -1) + 1
+            known = shown.get(wanted) if q.split == "retain" else None
+            rows.append(known[number % len(known)] if known else None)
+        found = [i for i in rows if i is not None]
+        problem.measured[key] = np.nan
+        if found:
+            features = problem.judge.read(kept.images[found])[1].astype(float)
+            nothing, given = np.full(features.shape[1], np.nan), iter(features)
+            problem.measured[key] = [nothing if i is None else next(given) for i in rows]
+    return problem.measured[key]
 
 
 def _membership(problem: Any, model: Diffusion, limit: int, missing: dict[str, str]) -> list[pd.DataFrame]:
