@@ -24,7 +24,7 @@ from unlearnkit.models.judge import Judge, load_judge
 from unlearnkit.models.recipe import digest_of
 from unlearnkit.worlds import canvas as canvas_world
 from unlearnkit.worlds import digits as digits_world
-from unlearnkit.worlds.pictures import Concepts, ImageWorld, Pictures
+from unlearnkit.worlds.pictures import Concepts, ImageWorld, Pictures, together
 
 DEFAULT_FORGET = {"canvas": "striped", "digits": "seven"}
 SHIPPED_ORACLES = 2
@@ -40,7 +40,7 @@ def spare(world: ImageWorld) -> tuple[Pictures, Pictures]:
     if world.kind == "imagefolder":
         return world.trained, world.holdout
     if world.kind == "digits":
-        rest = digits_world.parts(0)[2]
+        rest = digits_world.parts(world.seed)[2]
         third = len(rest) // 3
         return rest.take(range(third, len(rest))), rest.take(range(third))
     return canvas_world.draw(60, 900_001, "k"), canvas_world.draw(20, 900_002, "j")
@@ -51,8 +51,18 @@ def codec_recipe(world: ImageWorld) -> CodecRecipe:
     return CodecRecipe(data=data, note=f"{world.kind}: autoencoder", steps=CODEC_STEPS.get(world.kind, 800))
 
 
+def judge_pictures(world: ImageWorld) -> tuple[Pictures, Pictures]:
+    """What a judge is trained on, and what its accuracy is measured on.
+
+    There are too few scans for a judge of digits to do without those that pipelines are trained on; the ones it is
+    measured on are seen by nobody.
+    """
+    pictures, held_out = spare(world)
+    return (together(world.trained, pictures) if world.kind == "digits" else pictures), held_out
+
+
 def judge_recipe(world: ImageWorld) -> JudgeRecipe:
-    return JudgeRecipe(data=digest_pictures(spare(world)[0]), note=f"{world.kind}: judge")
+    return JudgeRecipe(data=digest_pictures(judge_pictures(world)[0]), note=f"{world.kind}: judge")
 
 
 def codec_of(world: ImageWorld, root: Path | None = None, force: bool = False) -> Path:
@@ -70,7 +80,7 @@ def judge_of(world: ImageWorld, root: Path | None = None, force: bool = False) -
     recipe = judge_recipe(world)
 
     def build(folder: Path) -> None:
-        pictures, held_out = spare(world)
+        pictures, held_out = judge_pictures(world)
         train_judge(recipe, pictures, held_out, world.concepts.domains, f"training {recipe.note}").save(folder)
 
     return load_judge(store.fetch(recipe, build, root, force))

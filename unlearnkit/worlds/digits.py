@@ -32,7 +32,7 @@ def digits(seed: int = 0) -> ImageWorld:
     if not isinstance(seed, int) or seed < 0:
         raise UnlearnkitError(f"seed = {seed!r} is not possible in the world digits; give a whole number from 0.")
     trained, held_out, _ = parts(seed)
-    return ImageWorld("digits" + (f"-seed{seed}" if seed else ""), CONCEPTS, trained, held_out, "digits")
+    return ImageWorld("digits" + (f"-seed{seed}" if seed else ""), CONCEPTS, trained, held_out, "digits", seed)
 
 
 def parts(seed: int) -> tuple[Pictures, Pictures, Pictures]:

@@ -50,6 +50,17 @@ class Pictures:
         )
 
 
+def together(first: Pictures, second: Pictures) -> Pictures:
+    """Two collections of one world as one."""
+    return Pictures(
+        np.concatenate([first.images, second.images]),
+        first.captions + second.captions,
+        {domain: values + second.labels[domain] for domain, values in first.labels.items()},
+        first.ids + second.ids,
+        first.made,
+    )
+
+
 @dataclass(frozen=True)
 class Concepts:
     """The vocabulary of an image world.
@@ -104,6 +115,7 @@ class ImageWorld:
     trained: Pictures
     holdout: Pictures
     kind: str = "canvas"
+    seed: int = 0
 
     def requested(self, forget: str | Sequence[str]) -> dict[str, str | tuple[str, ...]]:
         """A request as what it names.
