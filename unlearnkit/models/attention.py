@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unlearnkit.errors import UnlearnkitError
@@ -64,6 +65,37 @@ def recorded_attention(unet: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     finally:
         for n, m in layers.items():
             m.processor = before[n]
+
+
+@torch.no_grad()
+def attention_maps(model: Any, prompt: str, seeds: list[int]) -> tuple[Any, Tensor]:
+    """Pictures of a prompt, and where each token is heard while they are drawn.
+
+    Mean over layers, heads and three moments of the sampling (after a quarter, a half, three quarters of the steps).
+
+    Returns:
+        uint8 (seeds, height, width, 3), and (seeds, tokens, height, width): at every place the tokens sum to 1.
+
+    Raises:
+        UnlearnkitError: the denoiser has no cross-attention.
+    """
+    from unlearnkit.models.diffusion import denoise
+
+    path: list[Any] = []
+    latents = denoise(model, [prompt] * len(seeds), seeds, batch_size=len(seeds), path=path)
+    text = model.embed([prompt]).repeat(len(seeds))
+    with recorded_attention(model.unet) as recorded:
+        for state in (path[len(path) * k // 4] for k in (1, 2, 3)):
+            model(state.x, state.t.expand(len(seeds)), text)
+    _, height, width = model.latent_shape
+    total, count = torch.zeros(()), 0
+    for layer in recorded.values():
+        for p in layer:  # (seeds, heads, pixels, tokens)
+            scale = round((height * width / p.shape[2]) ** 0.5)
+            small = p.float().mean(1).transpose(1, 2).unflatten(-1, (height // scale, width // scale))
+            large = F.interpolate(small, size=(model.image_size,) * 2, mode="bilinear")  # (seeds, tokens, h, w)
+            total, count = total.to(large) + large, count + 1
+    return model.decode(latents), total / count
 
 
 def word_positions(tokenizer: Any, prompt: str, word: str) -> list[int]:
