@@ -284,15 +284,14 @@ def from_world(
             raise UnlearnkitError("oracles were named but no model; give both, or the number of oracles to train.")
         recipes = image_recipes(world, splits, request, seed, 2 if oracles is None else int(oracles), **sizes)
         folders = [image_checkpoint(r, world, p) for r, p in recipes]
-        if judge is None:
-            judge = judge_of(world) if world.kind != "imagefolder" else None
-        else:
-            judge = judge_from(judge, world.concepts)
     else:
         _no_more(sizes, set())
         if isinstance(oracles, int):
             raise UnlearnkitError("with a model of your own, give oracles by name: oracles=['FOLDER'] or [] for none.")
         folders = [model, *(oracles or [])]
+    if judge is None and world.kind != "imagefolder":
+        judge = judge_of(world)
+    else:
         judge = judge_from(judge, world.concepts)
     sources = [source(f, revision if k == 0 else None, place) for k, f in enumerate(folders)]
     asked, wanted = _questions(world, named)
