@@ -289,10 +289,8 @@ def from_world(
         if isinstance(oracles, int):
             raise UnlearnkitError("with a model of your own, give oracles by name: oracles=['FOLDER'] or [] for none.")
         folders = [model, *(oracles or [])]
-    if judge is None and world.kind != "imagefolder":
-        judge = judge_of(world)
-    else:
-        judge = judge_from(judge, world.concepts)
+    own = judge is None and world.kind != "imagefolder"
+    judge = judge_of(world) if own else judge_from(judge, world.concepts)
     sources = [source(f, revision if k == 0 else None, place) for k, f in enumerate(folders)]
     asked, wanted = _questions(world, named)
     word = " ".join(named.values()) if world.kind != "imagefolder" or named else ""
