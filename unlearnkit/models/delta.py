@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -49,7 +50,8 @@ def save_delta(model: Diffusion, original: Diffusion, path: str | Path, base: st
         save_file(changed, part, metadata=about)
         os.replace(part, path)
     except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
         reason = getattr(error, "strerror", None) or error
         raise UnlearnkitError(f"{path} could not be written: {reason}; free some space or give another.") from error
     return path
