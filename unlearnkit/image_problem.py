@@ -292,35 +292,41 @@ def from_world(
     own = judge is None and world.kind != "imagefolder"
     judge = judge_of(world) if own else judge_from(judge, world.concepts)
     sources = [source(f, revision if k == 0 else None, place) for k, f in enumerate(folders)]
-    asked, wanted = _questions(world, named)
-    word = " ".join(named.values()) if world.kind != "imagefolder" or named else ""
-    first = next(iter(named), "")
-    instead = anchor or (world.concepts.anchors.get(first, "") if named else "")
-    if named and instead == named[first]:
-        instead = next(c for c in world.concepts.domains[first] if c != named[first])
-    if len(named) == 2 and not anchor:  # a pair: only the style part is replaced
-        part = "style" if "style" in named else first
-        other = world.concepts.anchors.get(part, "")
-        if other == named[part]:
-            other = next(c for c in world.concepts.domains[part] if c != named[part])
-        words = {**named, part: other}
-        named = {d: named[d] for d in sorted(named, key=lambda d: d != "style")}
-        word, instead = " ".join(named.values()), " ".join(words[d] for d in named)
+    named, concepts = _side_by_side(named, world.concepts)
+    asked, wanted = _questions(concepts, named)
+    word = " ".join(named.values())
     return ImageProblem(
-        world.name, request, seed, splits, named, word, instead, asked, wanted, sources[0], sources[1:], judge,
-        world.concepts, place,
+        world.name, request, seed, splits, named, word, anchor or _anchor(named, concepts), asked, wanted, sources[0],
+        sources[1:], judge, concepts, place,
     )  # fmt: skip
 
 
-def _questions(world: ImageWorld, named: Labels) -> tuple[dict[str, list[str]], dict[str, list[Labels]]]:
+def _side_by_side(named: Labels, concepts: Concepts) -> tuple[Labels, Concepts]:
+    """Requested concepts in the order in which prompts have them, and the vocabulary with a wording where they meet."""
+    plain = concepts.templates[0]
+    named = {d: named[d] for d in sorted(named, key=lambda d: plain.index(f"{{{d}}}"))}
+    if " ".join(f"{{{d}}}" for d in named) in plain:
+        return named, concepts
+    every = [*named, *(d for d in concepts.domains if d not in named)]
+    return named, replace(concepts, templates=("a picture of " + " ".join(f"{{{d}}}" for d in every),))
+
+
+def _anchor(named: Labels, concepts: Concepts) -> str:
+    """What takes the place of the requested concepts; of several one is replaced, the style where there is one."""
+    part = "style" if "style" in named else next(iter(named), "")
+    others = [c for c in (concepts.anchors.get(part, ""), *concepts.domains.get(part, ())) if c != named.get(part)]
+    return " ".join(others[0] if d == part else c for d, c in named.items()) if others else ""
+
+
+def _questions(concepts: Concepts, named: Labels) -> tuple[dict[str, list[str]], dict[str, list[Labels]]]:
     """Every combination of concepts in the plain wording, on the side it belongs to."""
     asked: dict[str, list[str]] = {"forget": [], "retain": []}
     wanted: dict[str, list[Labels]] = {"forget": [], "retain": []}
-    domains = world.concepts.domains
+    domains = concepts.domains
     for labels in product(*domains.values()):
         values = dict(zip(domains, labels, strict=True))
         side = "forget" if named and all(values[d] == c for d, c in named.items()) else "retain"
-        asked[side].append(world.concepts.prompt(values))
+        asked[side].append(concepts.prompt(values))
         wanted[side].append(values)
     if not named:  # individual images: their own captions
         asked["forget"], wanted["forget"] = [], []
