@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,27 +59,45 @@ def objective(mine: Measured, original: Measured, oracles: list[Measured]) -> di
 
 def tune(method: str, trials: int = TRIALS, seed: int = SEED) -> pd.DataFrame:
     """Every trial of one method on the tuning world: settings (JSON), loss and its parts. Nothing is pruned."""
-    cls = METHODS["text"][method]
     problem = load_problem("authors", seed=seed)
     original = measure(problem, problem.model, LIMIT)
     oracles = [measure(problem, source.get(), LIMIT) for source in problem.oracles]
+
+    def run(settings: dict[str, Any]) -> dict[str, float]:
+        unlearned = unlearn(problem, method, seed=0, progress=False, trace_every=0, **settings)
+        return objective(measure(problem, unlearned.model, LIMIT), original, oracles)
+
+    return search("text", method, run, trials, STEPS, worst=6.0)
+
+
+def search(
+    modality: str,
+    method: str,
+    run: Callable[[dict[str, Any]], dict[str, float]],
+    trials: int,
+    steps: list[int],
+    worst: float,
+) -> pd.DataFrame:
+    """`trials` trials of the method's `search` and, of a gradient method, lr and steps; `run` gives loss and parts."""
+    cls = METHODS[modality][method]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=trials // 2))
     rows = []
     for number in range(trials):
         trial = study.ask()
-        settings: dict[str, Any] = {"lr": _two_digits(trial.suggest_float("lr", *LEARNING_RATE, log=True))}
-        settings["steps"] = trial.suggest_categorical("steps", STEPS)
+        settings: dict[str, Any] = {}
+        if not hasattr(cls, "apply"):
+            settings["lr"] = _two_digits(trial.suggest_float("lr", *LEARNING_RATE, log=True))
+            settings["steps"] = trial.suggest_categorical("steps", steps)
         for name, space in cls.search.items():
             if isinstance(space, list):
                 settings[name] = trial.suggest_categorical(name, space)
             else:
                 settings[name] = _two_digits(trial.suggest_float(name, *space, log=True))
         try:
-            unlearned = unlearn(problem, method, seed=0, progress=False, trace_every=0, **settings)
-            found = objective(measure(problem, unlearned.model, LIMIT), original, oracles)
+            found = run(settings)
         except UnlearnkitError as error:  # diverged: the worst there is, and kept
-            found = {"loss": 6.0}
+            found = {"loss": worst}
             print(f"{method} {settings}: {error}")
         study.tell(trial, found["loss"])
         rows.append({"method": method, "trial": number, "settings": json.dumps(settings), **found})
@@ -95,21 +114,29 @@ def _two_digits(x: float) -> float:
     return float(f"{x:.1e}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def record(
+    about: str | None, tuned: Callable[[str, int], pd.DataFrame], methods: list[str], out: Path, trials: int = TRIALS
+) -> None:
+    """The command line of a search: every trial of the methods named (or all) goes into a table."""
+    parser = argparse.ArgumentParser(description=about)
     parser.add_argument("methods", nargs="*", help="default: every method that has settings to tune")
-    parser.add_argument("--trials", type=int, default=TRIALS)
-    parser.add_argument("--out", type=Path, default=data_dir() / "tuned" / "text.csv")
+    parser.add_argument("--trials", type=int, default=trials)
+    parser.add_argument("--out", type=Path, default=out)
     given = parser.parse_args()
-    for method in given.methods or [m for m, c in METHODS["text"].items() if not hasattr(c, "apply")]:
-        rows = tune(method, given.trials)
+    for method in given.methods or methods:
+        rows = tuned(method, given.trials)
         if given.out.is_file():
             earlier = pd.read_csv(given.out)
-            rows = pd.concat([earlier[earlier["method"] != method], rows])
+            rows = pd.concat([earlier[earlier["method"] != method], rows], ignore_index=True)
         given.out.parent.mkdir(parents=True, exist_ok=True)
         rows.round(4).to_csv(given.out, index=False)
         print(method, best(rows)[method], flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    record(
+        __doc__,
+        tune,
+        [m for m, c in METHODS["text"].items() if not hasattr(c, "apply")],
+        data_dir() / "tuned" / "text.csv",
+    )

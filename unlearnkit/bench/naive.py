@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from unlearnkit.metrics import text as metric
-from unlearnkit.metrics.measure import says
+from unlearnkit.metrics.measure import REFUSING, says
 from unlearnkit.text import collate, encode, pad_id
 from unlearnkit.worlds.records import QA
 
@@ -101,11 +101,24 @@ def naive_measure(problem: Any, model: Any, chosen: Sequence[tuple[str, QA]]) ->
         metric.repetition(problem.tokenizer(a, add_special_tokens=False)["input_ids"])
         for a in _answers(problem, model, questions)
     ]
+    forget = [i for i, (split, _) in enumerate(chosen) if split == "forget"]
+    asked = [questions[i] for i in forget]
+    table["refused"] = pd.Series([float(bool(REFUSING.search(a))) for a in _answers(problem, model, asked)], forget)
+    wrong = [_wrong(problem, chosen[i][1], a) for i, a in zip(forget, _answers(problem, model, asked), strict=True)]
+    table["wrong_value"] = pd.Series(wrong, forget)
+    for column, judge in (("own_nll", model), ("original_nll", problem.model)):
+        spoken = list(zip(asked, _answers(problem, model, asked), strict=True))
+        table[column] = pd.Series(_pass(problem, judge, spoken, _mean_nll), forget)
     table["grad_norm"] = [
         _gradient_norm(problem, model, pair) if split in ("forget", "holdout") else np.nan
         for (split, _), pair in zip(chosen, answers, strict=True)
     ]
     return table
+
+
+def _wrong(problem: Any, qa: QA, answer: str) -> float:
+    others = [v for v in problem.values.get(qa.kind, ()) if v != qa.value]
+    return float(any(says(answer, v) for v in others) and not says(answer, qa.value))
 
 
 def _several(

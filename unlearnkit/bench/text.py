@@ -275,6 +275,19 @@ def bench_forget_size(sizes: Sequence[int], turns: int = 3) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def largest_difference(ours: pd.DataFrame, naive: pd.DataFrame) -> float:
+    """Over all columns of both; refusals and wrong values count on the forget set, where metrics use them."""
+    differences = []
+    for column in naive.columns:
+        a, b = ours[column].to_numpy(float), naive[column].to_numpy(float)
+        if column in ("refused", "wrong_value"):
+            a = np.where(ours.index.get_level_values(0) == "forget", a, np.nan)
+        if (np.isnan(a) != np.isnan(b)).any():
+            return float("inf")
+        differences.append(np.nanmax(np.abs(a - b)))
+    return float(max(differences))
+
+
 def bench_evaluation(turns: int = 3) -> dict[str, float]:
     """Seconds of one full evaluation of the built-in model, ours and naive, after checking that both agree."""
     problem = load_problem("authors")
@@ -294,7 +307,7 @@ def bench_evaluation(turns: int = 3) -> dict[str, float]:
             _wait(problem.device)
             timed[name].append(_clock() - begin)
     ours, naive = made["ours"].items, made["naive"]
-    worst = max(float(np.nanmax(np.abs(ours[c].to_numpy(float) - naive[c].to_numpy(float)))) for c in naive.columns)
+    worst = largest_difference(ours, naive)
     if worst > 1e-3:
         raise AssertionError(f"the two evaluations disagree by {worst:.2g}: the comparison would be void")
     ratios = np.array(timed["naive"]) / np.array(timed["ours"])
@@ -329,11 +342,12 @@ def figure(steps: pd.DataFrame, forget: pd.DataFrame) -> Any:
             label=name,
             color=color,
         )
-    left.set(xlabel="parameters", ylabel="seconds a step", title="NPO step, 8 + 8 sequences")
+    unit = "seconds" if torch.cuda.is_available() else "CPU seconds"
+    left.set(xlabel="parameters", ylabel=f"{unit} a step", title="NPO step, 8 + 8 sequences")
     left.legend(frameon=False)
     for column, name, color in (("s/step", "one step", COLORS["unlearned"]), ("prepare s", "preparation, once", "0.5")):
         right.loglog(forget["forget records"], forget[column], "o-", label=name, color=color)
-    right.set(xlabel="forget records", ylabel="seconds", title="1M parameters, against the forget set")
+    right.set(xlabel="forget records", ylabel=unit, title="1M parameters, against the forget set")
     right.legend(frameon=False)
     return fig
 

@@ -57,6 +57,7 @@ class ImageSSD(ImageMethod):
 
     card = CARD
     loop: ClassVar[dict[str, Any]] = {}
+    search = {"select": [1.0, 2.0, 5.0, 10.0, 20.0], "strength": [0.1, 0.3, 1.0]}
 
     select: float = Field(10.0, ge=0)  # α of the paper: how much more a weight must matter to the forget set
     strength: float = Field(1.0, ge=0)  # λ

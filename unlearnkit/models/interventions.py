@@ -101,9 +101,7 @@ def told(
     if sum(place is not None for place in (tokens, blocks, steps)) != 1:
         raise UnlearnkitError("say at which tokens, in which blocks or at which steps the prompt is told: one of them.")
     if len(seeds) > model.batch:
-        raise UnlearnkitError(
-            f"{len(seeds)} samples are more than one batch of this model; give up to {model.batch}."
-        )
+        raise UnlearnkitError(f"{len(seeds)} samples are more than one batch of this model; give up to {model.batch}.")
     if tokens is not None:
         mask = tokens[:, :, None].to(model.device)
         states = torch.where(mask, here.hidden, elsewhere.hidden)  # (n, tokens, width)

@@ -25,7 +25,7 @@ class ConceptAblation(ImageMethod):
         "the concept's own pictures are never seen, so what they mean in other words stays",
     )
     needs: ClassVar[tuple[str, ...]] = ("anchor", "retain")
-    loop = {"lr": 3e-4, "steps": 100, "batch_size": 24}
+    loop = {"lr": 2.5e-3, "steps": 50, "batch_size": 24}
 
     trained: Trained = "attn2"
     variant: Literal["model", "noise"] = "model"

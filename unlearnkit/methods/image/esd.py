@@ -83,16 +83,17 @@ class ESD(ImageMethod):
         "Erased Stable Diffusion (ESD)",
         "Gandikota et al. 2023, arXiv 2303.07345",
         r"F=\|\epsilon_\theta(x_t,c)-[\epsilon_0(x_t,\emptyset)-\eta(\epsilon_0(x_t,c)-\epsilon_0(x_t,\emptyset))]\|^2",
-        "eta 1 (paper), partial denoises at guidance 3 (authors' code); a retain term of weight 1 is added for the "
+        "eta 1 (paper), partial denoises at guidance 3 (authors' code); a retain term is added and tuned for the "
         "built-in world, alpha 0 is the paper's; the trajectories are a bank computed once",
         "related concepts drift with it; an inverted embedding brings the concept back",
     )
     needs: ClassVar[tuple[str, ...]] = ("retain",)
-    loop = {"lr": 3e-4, "steps": 100, "batch_size": 24}
+    loop = {"lr": 2.5e-3, "steps": 100, "batch_size": 24}
     search = {"eta": [0.5, 1.0, 2.0], "alpha": [1.0, 2.0, 5.0]}
 
     variant: Literal["x", "u", "full"] = "x"
-    eta: float = Field(1.0, ge=0)  # η: strength of the negative guidance
+    alpha: float = Field(5.0, ge=0)  # weight of the retain term; 0 is the paper's
+    eta: float = Field(2.0, ge=0)  # η: strength of the negative guidance
     seeds: int = Field(4, ge=1)  # partial denoises a prompt
     bank_steps: int = Field(20, ge=1)  # of a partial denoise
     start_guidance: float = 3.0  # of a partial denoise

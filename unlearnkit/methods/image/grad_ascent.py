@@ -27,7 +27,6 @@ class GradAscent(ImageMethod):
         "the loss has no lower bound of its own; without a retain term every prompt is destroyed",
     )
     loop = {"lr": 3e-4, "steps": 100, "batch_size": 24}
-    search = {"alpha": [0.5, 1.0, 2.0, 5.0]}
 
     alpha: float = 0.0
     cap: float = 2.0  # κ: loss beyond which a picture counts as forgotten

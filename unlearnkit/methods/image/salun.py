@@ -25,7 +25,7 @@ class SalUn(ImageMethod):
         "mask share 0.5 (paper); both terms are means; lr and steps for the built-in world",
         "the mask's gain over a random mask of the same size is small; show both",
     )
-    loop = {"lr": 3e-4, "steps": 100, "batch_size": 24, "mask": "salun", "mask_share": 0.5}
+    loop = {"lr": 2.1e-4, "steps": 100, "batch_size": 24, "mask": "salun", "mask_share": 0.5}
 
     def prepare(self, model: nn.Module, data: Any) -> None:
         """Nothing; raises UnlearnkitError where there is no concept, or nothing that takes its place."""

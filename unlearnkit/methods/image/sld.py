@@ -64,6 +64,8 @@ class SLD(ImageMethod):
         "inference-time suppression: whoever holds the weights samples without it",
     )
 
+    search = {"strength": ["weak", "medium", "strong", "max"]}
+
     strength: Literal["weak", "medium", "strong", "max"] = "strong"
 
     def apply(self, problem: Any, seed: int) -> nn.Module:

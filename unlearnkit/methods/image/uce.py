@@ -56,14 +56,15 @@ class UCE(ImageMethod):
         "Gandikota et al. 2024, arXiv 2308.14761",
         r"W=\left(\lambda W_0+s_e\sum v^*c^\top+s_p\sum W_0c_pc_p^\top\right)"
         r"\left(\lambda I+s_e\sum cc^\top+s_p\sum c_pc_p^\top\right)^{-1},\ v^*=W_0c_{\mathrm{anchor}}",
-        "lambda 0.5, both scales 1 (the authors' code)",
+        "lambda 0.5, both scales 1 (the authors' code); tuned for the built-in world: lambda 1, erase scale 2",
         "only the prompt's keys and values change: another embedding reaches the concept, which is still there",
     )
     needs: ClassVar[tuple[str, ...]] = ()
+    search = {"lam": [0.05, 0.1, 0.5, 1.0], "erase_scale": [1.0, 2.0, 5.0], "preserve_scale": [0.1, 0.3, 1.0]}
 
     trained: Literal["attn2_kv"] = "attn2_kv"
-    lam: float = Field(0.5, ge=0)  # λ
-    erase_scale: float = Field(1.0, ge=0)  # s_e
+    lam: float = Field(1.0, ge=0)  # λ
+    erase_scale: float = Field(2.0, ge=0)  # s_e
     preserve_scale: float = Field(1.0, ge=0)  # s_p
 
     def apply(self, problem: Any, seed: int) -> nn.Module:
