@@ -70,7 +70,8 @@ def stamp(path: Path) -> float:
         executed = json.loads(out.read_text("utf-8"))
     seconds = round(time.monotonic() - begun, 1)
     said = [output for output in executed["cells"].pop()["outputs"] if output.get("name") == "stdout"]
-    files = json.loads("".join(said[-1]["text"]).splitlines()[-1])
+    text = "".join("".join(output["text"]) for output in said)  # a long line may come in several pieces
+    files = json.loads(text.splitlines()[-1])
     modules = covered(Path(file).relative_to(PACKAGE).as_posix() for file in files)
     for cell, made in zip(notebook["cells"], executed["cells"], strict=True):
         if cell["cell_type"] == "code":  # metadata stay as they were: papermill's hold times and paths
