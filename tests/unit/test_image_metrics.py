@@ -374,7 +374,7 @@ def problem_of(world: ImageWorld, judge: Any, request: str, models: list[Any]) -
 
     found = world.requested(request)
     concept = {d: str(c) for d, c in found.items() if d != "images"}
-    asked, wanted = _questions(world, concept)
+    asked, wanted = _questions(world.concepts, concept)
     sources = [ModelSource(lambda m=m: m, f"model {k}", kept=m) for k, m in enumerate(models)]  # type: ignore[misc]
     word = " ".join(concept.values())
     return ImageProblem(
