@@ -260,3 +260,13 @@ def test_the_random_state_of_the_caller_is_left_alone(small_problem: Any) -> Non
     state = torch.random.get_rng_state()
     uk.unlearn(small_problem, "dpo", lora=2, **QUICK)
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_an_adapter_starts_from_the_seed_whatever_was_drawn_before(small_problem: Any) -> None:
+    found = []
+    for before, seed in ((1, 7), (2, 7), (1, 8)):
+        torch.manual_seed(before)
+        model = uk.unlearn(small_problem, "npo", seed=seed, lora=2, **QUICK).model
+        found.append({n: p for n, p in weights(model).items() if ".lora_" in n})
+    assert all(torch.equal(found[0][n], found[1][n]) for n in found[0])
+    assert not any(torch.equal(found[0][n], found[2][n]) for n in found[0] if ".lora_A" in n)
