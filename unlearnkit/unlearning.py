@@ -156,6 +156,7 @@ def unlearn(
         begin = time.perf_counter()
         model = chosen.apply(problem, seed)
         cost = {"seconds": time.perf_counter() - begin, "steps": 0, "peak_memory_mb": peak_memory(problem.device)}
+        cost |= _changed(problem.original.kept, model)
         return Unlearned(model.eval(), name, chosen.model_dump(), seed, pd.DataFrame(), cost)
 
     rules = stop_rules(stop, problem)
@@ -239,6 +240,15 @@ def unlearn(
         "parameters_touched": sum(p.numel() for p in parameters.values()),
     }
     return Unlearned(model, name, used, seed, pd.DataFrame(rows), cost, stopped)
+
+
+def _changed(original: nn.Module | None, model: nn.Module) -> dict[str, float]:
+    """Parameters in the tensors that differ from the original's; nothing when it isn't in memory or of another make."""
+    before = dict(original.named_parameters()) if original is not None else {}
+    after = dict(model.named_parameters())
+    if list(before) != list(after):
+        return {}
+    return {"parameters_touched": sum(p.numel() for n, p in after.items() if not torch.equal(p, before[n]))}
 
 
 def configure_method(modality: str, method: str | Method, settings: dict[str, Any]) -> tuple[Method, Loop]:

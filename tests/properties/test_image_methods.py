@@ -122,6 +122,9 @@ def test_only_the_declared_weights_change(
     fixed = {"concept_ablation": "attn2", "forget_me_not": "attn2", "uce": "attn2_kv"}
     part = part or variant.get("trained") or fixed.get(name, "full")
     declared = {"full": unet, "attn2": cross, "not_attn2": unet - cross, "attn2_kv": keys}[part]
+    if name in TRAINING_FREE:
+        touched = sum(problem.model.get_parameter(n).numel() for n in found)
+        assert unlearned.cost["parameters_touched"] == touched
     if name in ("sld", "negative_prompt"):
         assert not found
         return
