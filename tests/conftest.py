@@ -98,7 +98,7 @@ def small_problem(tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="session")
 def small_image_problem(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A canvas of few pictures and pipelines trained for five steps, once a session: for properties, not for claims."""
-    from unlearnkit.image_problem import from_world
+    from unlearnkit.image_loaders import from_world
     from unlearnkit.models.judge import Judge
     from unlearnkit.worlds.canvas import canvas
 

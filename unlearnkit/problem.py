@@ -174,7 +174,7 @@ def load_problem(
     if isinstance(world, TextWorld):
         return _problem(world, forget, seed, model, oracles, revision, device, options)
     if Path(world).is_dir() and str(world) not in WORLDS:
-        from unlearnkit.image_problem import load_imagefolder
+        from unlearnkit.image_loaders import load_imagefolder
 
         own = {"model": model, "oracles": oracles, "revision": revision, "device": device, **options}
         return load_imagefolder(Path(world), forget, seed, **own)
@@ -216,20 +216,20 @@ def _tofu(
 
 @WORLDS.register("canvas")
 def _canvas(forget: Any, seed: int, **given: Any) -> Any:
-    from unlearnkit.image_problem import load_canvas
+    from unlearnkit.image_loaders import load_canvas
 
     return load_canvas(forget, seed, **given)
 
 
 @WORLDS.register("digits")
 def _digits(forget: Any, seed: int, **given: Any) -> Any:
-    from unlearnkit.image_problem import load_digits
+    from unlearnkit.image_loaders import load_digits
 
     return load_digits(forget, seed, **given)
 
 
 def _stable_diffusion(forget: Any, seed: int, **given: Any) -> Any:
-    from unlearnkit.image_problem import load_prompts
+    from unlearnkit.image_loaders import load_prompts
 
     return load_prompts(forget, seed, **given)
 

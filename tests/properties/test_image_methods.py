@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import unlearnkit as uk
-from unlearnkit.image_problem import from_world
+from unlearnkit.image_loaders import from_world
 from unlearnkit.masks import MASKS
 from unlearnkit.methods import METHODS, StepBatch
 from unlearnkit.models.diffusion import Diffusion, sample

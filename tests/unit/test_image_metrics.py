@@ -370,7 +370,7 @@ def judge(world: ImageWorld) -> Any:
 
 
 def problem_of(world: ImageWorld, judge: Any, request: str, models: list[Any]) -> ImageProblem:
-    from unlearnkit.image_problem import _questions
+    from unlearnkit.image_loaders import _questions
 
     found = world.requested(request)
     concept = {d: str(c) for d, c in found.items() if d != "images"}

@@ -17,7 +17,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import unlearnkit as uk
-from unlearnkit.image_problem import ImageProblem, contains, from_world, swapped
+from unlearnkit.image_loaders import from_world
+from unlearnkit.image_problem import ImageProblem, contains, swapped
 from unlearnkit.methods import METHODS
 from unlearnkit.models.builtin_image import all_prompts, image_recipes, spare
 from unlearnkit.models.image_recipe import digest_pictures
