@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import subprocess
 import sys
 from itertools import product
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +25,7 @@ from unlearnkit.image_problem import ImageProblem, contains, swapped
 from unlearnkit.methods import METHODS
 from unlearnkit.models.builtin_image import all_prompts, image_recipes, spare
 from unlearnkit.models.image_recipe import digest_pictures
+from unlearnkit.models.store import shipped_dir
 from unlearnkit.worlds import canvas as canvas_world
 from unlearnkit.worlds import digits as digits_world
 from unlearnkit.worlds.canvas import canvas
@@ -427,3 +431,18 @@ def test_an_oracle_is_trained_on_what_is_left(world: ImageWorld) -> None:
     digests = [r.digest for r, _ in recipes]
     assert len(set(digests)) == 3 and recipes[1][0].seed != recipes[2][0].seed
     assert len({r.codec for r, _ in recipes}) == len({r.prompts for r, _ in recipes}) == 1  # shared with the original
+
+
+def test_no_json_of_a_checkpoint_names_a_folder_of_the_machine_it_was_built_on(small_image_problem: Any) -> None:
+    def values(found: Any) -> list[str]:
+        if isinstance(found, (dict, list)):
+            return [v for part in (found.values() if isinstance(found, dict) else found) for v in values(part)]
+        return [found] if isinstance(found, str) else []
+
+    built = Path(small_image_problem.original.name)
+    files = [*shipped_dir().rglob("*.json"), *built.rglob("*.json")]
+    assert {f.parent.name for f in files if f.is_relative_to(built)} >= {"vae", "unet", "text_encoder", built.name}
+    absolute = re.compile(r"(/[\w.-]+){2,}|[A-Za-z]:[\\/]")
+    assert absolute.match("/home/me/model") and absolute.match("C:\\models")
+    for file in files:
+        assert not [v for v in values(json.loads(file.read_text())) if absolute.match(v)], file

@@ -9,6 +9,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+
 from unlearnkit.models import store
 from unlearnkit.models.image_recipe import (
     CodecRecipe,
@@ -131,7 +133,9 @@ def image_checkpoint(
     from diffusers import AutoencoderTiny
 
     def build(folder: Path) -> None:
-        codec = AutoencoderTiny.from_pretrained(codec_of(world, root)).float()
+        own = codec_of(world, root)  # read in parts: from_pretrained would write the folder's path into the config
+        codec = AutoencoderTiny.from_config(AutoencoderTiny.load_config(own)).eval()
+        codec.load_state_dict(load_file(own / "diffusion_pytorch_model.safetensors"))
         tokenizer = train_prompt_tokenizer(tokenizer_texts(world))
         model = train_diffusion(recipe, pictures, codec, tokenizer, f"training {recipe.note}")
         deepcopy(model).half().save_pretrained(folder)
