@@ -10,10 +10,8 @@ from __future__ import annotations
 import copy
 import gc
 import json
-import platform
 import random
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +24,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
+from unlearnkit.bench.clock import about, clock, speed_up, unit, wait
 from unlearnkit.bench.naive import naive_measure
 from unlearnkit.metrics.measure import measure, measured_items
 from unlearnkit.models.load import device_of, load_model, quiet
@@ -147,8 +146,8 @@ def naive_npo(problem: TextProblem, steps: int, warm: int) -> tuple[float, int]:
 
     class Watch(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
-            _wait(device)
-            times.append(_clock())
+            wait(device)
+            times.append(clock())
 
         def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
             if len(times) == 1:  # gradients and optimizer state are both there
@@ -187,10 +186,10 @@ def our_npo(problem: TextProblem, steps: int, warm: int, lora: int = 0) -> tuple
     memory: list[int] = []
 
     def watch(step: int, model: Any) -> None:
-        _wait(problem.device)
+        wait(problem.device)
         if step == 1:
             memory.append(live_bytes(model))
-        times.append(_clock())
+        times.append(clock())
 
     settings: dict[str, Any] = {"steps": warm + steps, "batch_size": BATCH, "lr": 1e-5, "lora": lora}
     done = unlearn(problem, "npo", on_step=watch, progress=False, **settings)
@@ -203,19 +202,10 @@ def our_preparation(problem: TextProblem) -> float:
     method, loop = configure_method("text", "npo", {"batch_size": BATCH})
     model = problem.original.fresh().eval()
     data = problem.training_data(method, model, loop, 0)
-    begin = _clock()
+    begin = clock()
     method.prepare(model, data)
-    _wait(problem.device)
-    return _clock() - begin
-
-
-def _clock() -> float:
-    return time.perf_counter() if torch.cuda.is_available() else time.process_time()
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    wait(problem.device)
+    return clock() - begin
 
 
 def bench_steps(sizes: Sequence[str], turns: dict[str, int] = TURNS) -> pd.DataFrame:
@@ -237,7 +227,6 @@ def bench_steps(sizes: Sequence[str], turns: dict[str, int] = TURNS) -> pd.DataF
                         seconds, lora_bytes, *_ = our_npo(problem, epoch, epoch, lora=8)
                     timed[way].append(seconds)
             middle = {way: float(np.median(seconds)) for way, seconds in timed.items()}
-            ratios = np.array(timed["naive"]) / np.array(timed["ours"])
             rows.append(
                 {
                     "model": size,
@@ -246,9 +235,7 @@ def bench_steps(sizes: Sequence[str], turns: dict[str, int] = TURNS) -> pd.DataF
                     "naive s/step": middle["naive"],
                     "ours s/step": middle["ours"],
                     "LoRA s/step": middle["lora"],
-                    "speed-up": float(np.median(ratios)),
-                    "lowest": float(ratios.min()),
-                    "highest": float(ratios.max()),
+                    **speed_up(timed["naive"], timed["ours"]),
                     "ours prepare s": middle["prepare"],
                     "ours tokens/s": tokens / middle["ours"],
                     "naive state MB": (naive_bytes - alone) / 1e6,
@@ -302,21 +289,18 @@ def bench_evaluation(turns: int = 3) -> dict[str, float]:
     measure(problem, model, limit=2)  # warm-up
     for turn in tqdm(range(turns), desc="evaluation", unit="turn"):
         for name in ways if turn % 2 else reversed(ways):
-            begin = _clock()
+            begin = clock()
             made[name] = ways[name]()
-            _wait(problem.device)
-            timed[name].append(_clock() - begin)
+            wait(problem.device)
+            timed[name].append(clock() - begin)
     ours, naive = made["ours"].items, made["naive"]
     worst = largest_difference(ours, naive)
     if worst > 1e-3:
         raise AssertionError(f"the two evaluations disagree by {worst:.2g}: the comparison would be void")
-    ratios = np.array(timed["naive"]) / np.array(timed["ours"])
     return {
         "ours s": float(np.median(timed["ours"])),
         "naive s": float(np.median(timed["naive"])),
-        "speed-up": float(np.median(ratios)),
-        "lowest": float(ratios.min()),
-        "highest": float(ratios.max()),
+        **speed_up(timed["naive"], timed["ours"]),
         "largest difference": worst,
         "items": len(chosen),
     }
@@ -342,12 +326,11 @@ def figure(steps: pd.DataFrame, forget: pd.DataFrame) -> Any:
             label=name,
             color=color,
         )
-    unit = "seconds" if torch.cuda.is_available() else "CPU seconds"
-    left.set(xlabel="parameters", ylabel=f"{unit} a step", title="NPO step, 8 + 8 sequences")
+    left.set(xlabel="parameters", ylabel=f"{unit()} a step", title="NPO step, 8 + 8 sequences")
     left.legend(frameon=False)
     for column, name, color in (("s/step", "one step", COLORS["unlearned"]), ("prepare s", "preparation, once", "0.5")):
         right.loglog(forget["forget records"], forget[column], "o-", label=name, color=color)
-    right.set(xlabel="forget records", ylabel=unit, title="1M parameters, against the forget set")
+    right.set(xlabel="forget records", ylabel=unit(), title="1M parameters, against the forget set")
     right.legend(frameon=False)
     return fig
 
@@ -360,17 +343,10 @@ def main(json_file: Path | None = None, quick: bool = False) -> dict[str, Any]:
         steps = bench_steps(sizes, dict.fromkeys(sizes, 1) if quick else TURNS)
         forget = bench_forget_size((40, 80) if quick else (40, 160, 640, 2560), 1 if quick else 2)
         evaluation = bench_evaluation(1 if quick else 2)
-    device = device_of()
-    about = {
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU, one thread",
-        "clock": "seconds" if device.type == "cuda" else "CPU seconds of the process",
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
     print(steps.round(3).to_string(index=False), forget.round(4).to_string(index=False), sep="\n\n")
     print("\nevaluation:", {k: round(v, 4) for k, v in evaluation.items()})
     result = {
-        "about": about,
+        "about": about(device_of()),
         "npo_step": steps.to_dict("records"),
         "forget_size": forget.to_dict("records"),
         "evaluation": evaluation,
