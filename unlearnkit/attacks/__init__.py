@@ -5,7 +5,8 @@
 'fine-tuning steps'
 """
 
-from unlearnkit.attacks import text as _text  # noqa: F401  fills the registry
+from unlearnkit.attacks import image as _image  # noqa: F401  these fill the registries
+from unlearnkit.attacks import text as _text  # noqa: F401
 from unlearnkit.attacks.base import ATTACKS, Attack, AttackCard, register_attack
 
 __all__ = ["ATTACKS", "Attack", "AttackCard", "register_attack"]

@@ -139,7 +139,7 @@ def _sampled(problem: Any, asked: Sequence[Question], images: np.ndarray, missin
             table[column] = values
         table["alignment"] = metric.alignment(probabilities, wanted)
         table["concept"] = [" ".join(q.wanted.get(d, "") for d in problem.concept) for q in asked]
-        table["distance"] = table["concept"].map(_distances(problem)).astype(float)
+        table["distance"] = table["concept"].map(distances(problem)).astype(float)
         for d, concepts in judge.domains.items():
             table[f"read_{d}"] = [concepts[i] for i in read[d]]
         if not problem.concept:
@@ -160,12 +160,12 @@ def _unknown(problem: Any, asked: Sequence[Question]) -> str:
     return ""
 
 
-def _rows_of(pictures: Pictures, concept: dict[str, str]) -> list[str]:
+def shown_in(pictures: Pictures, concept: dict[str, str]) -> list[str]:
     """What each picture shows in the domains of the erased concept."""
     return [" ".join(labels) for labels in zip(*(pictures.labels[d] for d in concept), strict=True)]
 
 
-def _distances(problem: Any) -> dict[str, float]:
+def distances(problem: Any) -> dict[str, float]:
     """Retained concept → distance from the erased one; empty without labelled real pictures."""
     if "distances" not in problem.measured:
         kept, gone = problem.splits["retain"], problem.splits["forget"]
@@ -173,7 +173,7 @@ def _distances(problem: Any) -> dict[str, float]:
         if problem.concept and all(d in side.labels for side in (kept, gone) for d in problem.concept):
             features, shown = [], []
             for side in (kept, gone):
-                own = np.array(_rows_of(side, problem.concept))
+                own = np.array(shown_in(side, problem.concept))
                 for c in dict.fromkeys(own):
                     rows = metric.evenly(np.flatnonzero(own == c), PER_CONCEPT)
                     features.append(problem.judge.read(side.images[rows])[1].astype(float))

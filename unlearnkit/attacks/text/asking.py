@@ -43,7 +43,7 @@ def likelihoods(problem: Any, model: Any, items: Sequence[QA], questions: Sequen
         texts = [qa.answer, *(qa.options or qa.perturbed_answers)]
         pairs += [(question, text) for text in texts]
         owner += [i] * len(texts)
-    nll = score_sequences(problem, model, pairs)["mean_nll"].to_numpy()
+    nll = score_sequences(problem, model, pairs, detailed=[False] * len(pairs))["mean_nll"].to_numpy()
     groups = [nll[np.array(owner) == i] for i in range(len(items))]
     best = [float(g[0] < g[1:].min()) if len(g) > 1 else np.nan for g in groups]
     return table(items, nll=[g[0] for g in groups], option_accuracy=best)
