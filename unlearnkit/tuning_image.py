@@ -28,7 +28,9 @@ TRIALS = 6
 STEPS = [25, 50, 100]
 UTILITY = ("ira", "cra", "retain_alignment")  # share of the original's
 CONTROLS = ("retain_finetune", "grad_ascent")  # not tuned: no forget term, no retain term
-TUNED = ("uce", "concept_ablation", "salun", "esd")  # the others keep the defaults their cards name
+TUNED = (
+    "uce", "concept_ablation", "salun", "esd", "selective_amnesia", "erasediff", "forget_me_not", "ssd", "sld",
+)  # fmt: skip
 
 
 def objective(mine: Measured, original: Measured) -> dict[str, float]:

@@ -21,7 +21,8 @@ class ConceptAblation(ImageMethod):
         "Kumari et al. 2023, arXiv 2303.13516",
         r"F=\|\epsilon_\theta(x_t,c)-\mathrm{sg}\,\epsilon_\theta(x_t,a)\|^2\ \text{(model)},\quad"
         r"\|\epsilon_\theta(x_t,c)-\epsilon\|^2\ \text{(noise)}",
-        "cross-attention, 100 steps (authors' code, lr 2e-6 × batch scale on Stable Diffusion); retain weight 1",
+        "cross-attention (authors' code: 100 steps, lr 2e-6 × batch scale on Stable Diffusion); retain weight 1; lr "
+        "and steps tuned for the built-in world",
         "the concept's own pictures are never seen, so what they mean in other words stays",
     )
     needs: ClassVar[tuple[str, ...]] = ("anchor", "retain")

@@ -29,11 +29,11 @@ class EraseDiff(ImageMethod):
         "EraseDiff",
         "Wu et al. 2024, arXiv 2401.05779",
         r"\min_\theta L_r+\lambda\,(L_f(\theta)-\bar L_f),\quad \lambda=\max(\eta-\cos(\nabla L_r,\nabla q),0)",
-        "K 2, eta 0.1 (authors' code, whose fixed lambda is 0.1); lr and steps for the built-in world",
+        "K 2, eta 0.1 (authors' code, whose fixed lambda is 0.1); lr and steps tuned for the built-in world",
         "the prompts' pictures become noise where the oracle draws something else; to first order the inner steps are "
         "a constant without a gradient: they say how far the constraint is from met and cost most of a step",
     )
-    loop = {"lr": 3e-4, "steps": 100, "batch_size": 24}
+    loop = {"lr": 2.1e-4, "steps": 100, "batch_size": 24}
 
     inner_steps: int = Field(2, ge=0)  # K
     inner_lr: float = Field(1e-2, ge=0)  # of the inner gradient steps

@@ -22,7 +22,7 @@ class SalUn(ImageMethod):
         "Fan et al. 2024, arXiv 2310.12508",
         r"F=\|\epsilon_\theta(x_f,c)-\mathrm{sg}\,\epsilon_\theta(x_f,c')\|^2,\quad "
         r"\theta\ \text{masked by}\ |\nabla L_f(\theta_0)|\ge\text{median}",
-        "mask share 0.5 (paper); both terms are means; lr and steps for the built-in world",
+        "mask share 0.5 (paper); both terms are means; lr and steps tuned for the built-in world",
         "the mask's gain over a random mask of the same size is small; show both",
     )
     loop = {"lr": 2.1e-4, "steps": 100, "batch_size": 24, "mask": "salun", "mask_share": 0.5}
