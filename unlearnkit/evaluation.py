@@ -235,7 +235,11 @@ def _row(
     if drawn:
         with np.errstate(divide="ignore", invalid="ignore"):
             gaps = np.abs(u - r) / np.abs(o - r)
-        out["gap_low"], out["gap_high"] = np.nanpercentile(gaps, [2.5, 97.5])
+        # a draw in which original and oracle coincide has no gap (0/0) or an endless one
+        gaps = gaps[~np.isnan(gaps)]
+        if gaps.size:
+            low, high = np.percentile(gaps, [2.5, 97.5], method="nearest" if np.isinf(gaps).any() else "linear")
+            out["gap_low"], out["gap_high"] = low, high
     out["why"] = "" if others else "floor not measurable: it needs another oracle"
     return out
 

@@ -12,11 +12,12 @@ import tiny_models
 import torch
 import yaml
 
+import unlearnkit as uk
 from unlearnkit.metrics.measure import REFUSING, gradient_norms, measure, measured_items, says, score_sequences
 from unlearnkit.models.recipe import corpus_of
 from unlearnkit.models.source import ModelSource
 from unlearnkit.paths import data_dir
-from unlearnkit.text import generate
+from unlearnkit.text import answer_tokens, collate, encode, generate, shared_answer_tokens, shared_prefixes
 from unlearnkit.worlds import authors
 
 
@@ -64,6 +65,42 @@ def test_every_teacher_forced_column(problem: Any) -> None:
             "min_k_plus": sum(sorted(z)[:low]) / low,
         }
         assert table.loc[k].to_dict() == pytest.approx(wanted, rel=2e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["plain", "guardrail", "LoRA"])
+def test_what_answers_share_is_read_once_and_changes_nothing(problem: Any, kind: str) -> None:
+    settings: dict[str, Any] = {"lora": 2, "steps": 2, "lr": 1e-2, "alpha": 0, "progress": False}
+    name = "guardrail" if kind == "guardrail" else "grad_diff"
+    model = (
+        problem.model if kind == "plain" else uk.unlearn(problem, name, **(settings if kind == "LoRA" else {})).model
+    )
+    asked = [qa for split in ("forget", "retain") for qa in problem.direct(split)]
+    pairs = [(qa.question, text) for qa in asked for text in (qa.answer, *qa.options, *qa.perturbed_answers)]
+    coded = encode(problem.tokenizer, problem.template, pairs, 96)
+    groups = shared_prefixes(coded)
+    assert sorted(i for g in groups for i in g.rows) == list(range(len(pairs)))
+    for g in groups:
+        assert len({tuple(coded[i].ids[: g.length]) for i in g.rows}) == 1
+        assert all(coded[i].start <= g.length < len(coded[i].ids) for i in g.rows)
+    read = sum(g.length + sum(len(coded[i].ids) - 1 - g.length for i in g.rows) for g in groups)
+    assert read < 0.5 * sum(len(e.ids) for e in coded)
+    for batch in (groups[:3], groups):
+        rows = [i for g in batch for i in g.rows]
+        shared = shared_answer_tokens(model, coded, batch, 0)
+        with torch.no_grad():
+            (each,) = answer_tokens(model, collate(coded, rows, 0))
+        for column in ("labels", "sequence", "rows"):
+            assert torch.equal(getattr(shared, column), getattr(each, column))
+        assert torch.allclose(shared.logits, each.logits, atol=2e-4)
+        assert torch.allclose(shared.features, each.features, atol=2e-4)
+
+
+def test_details_only_where_they_are_wanted(problem: Any) -> None:
+    pairs = problem.pairs("forget")[:3]
+    whole = score_sequences(problem, problem.model, pairs)
+    part = score_sequences(problem, problem.model, pairs, detailed=[True, False, True])
+    assert part.loc[[0, 2]].equals(whole.loc[[0, 2]]) and part.loc[1, "exact":].isna().all()
+    assert part[["nll", "mean_nll", "tokens"]].equals(whole[["nll", "mean_nll", "tokens"]])
 
 
 def test_gradient_norm_is_that_of_the_token_mean_over_all_weights(problem: Any) -> None:

@@ -38,10 +38,10 @@ from unlearnkit.worlds.records import QA
 # synthetic word is one token.
 QUESTION_WORDS = (8, 13, 17, 20, 23, 28, 65)
 ANSWER_WORDS = (9, 24, 33, 42, 54, 65, 96)
-SIZES = {  # name: (width, layers, vocabulary), Llama-shaped
+SIZES = {  # name: (width, layers, vocabulary), Llama-shaped; 32,000 tokens are those the lengths above were counted in
     "1M": (128, 4, 1000),
-    "10M": (256, 8, 8000),
-    "100M": (768, 11, 16000),
+    "10M": (192, 9, 32000),
+    "100M": (768, 10, 32000),
 }
 BATCH = 8  # forget sequences a step, and as many retain sequences
 RECORDS = {"1M": 160, "10M": 64, "100M": 32}  # forget records, and as many retain records: an epoch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,20 @@ import pandas as pd
 import torch
 
 from unlearnkit.metrics import text as metric
-from unlearnkit.text import Encoded, answer_tokens, by_length, collate, context_length, encode, generate, pad_id, widen
+from unlearnkit.text import (
+    AnswerTokens,
+    Encoded,
+    answer_tokens,
+    by_length,
+    collate,
+    context_length,
+    encode,
+    generate,
+    pad_id,
+    shared_answer_tokens,
+    shared_prefixes,
+    widen,
+)
 from unlearnkit.worlds.records import QA
 
 SPLITS = ("forget", "retain", "neighbours", "general", "real_authors", "world_facts", "holdout")
@@ -22,6 +35,7 @@ REFUSING = re.compile(
     r"|nothing I can say|outside of what I know|rather not answer|je ne sais pas)\b",
     re.IGNORECASE,
 )
+SCORES = ("nll", "mean_nll", "tokens", "exact", "extraction", "min_k", "min_k_plus")
 CONFIDENT = 0.5  # typical token probability from which an answer counts as confident
 
 
@@ -44,43 +58,63 @@ class Measured:
 
 @torch.inference_mode()
 def score_sequences(
-    problem: Any, model: Any, pairs: Sequence[tuple[str, str]], batch_size: int = 128, cut: bool = False
+    problem: Any,
+    model: Any,
+    pairs: Sequence[tuple[str, str]],
+    batch_size: int = 128,
+    cut: bool = False,
+    detailed: Sequence[bool] | None = None,
 ) -> pd.DataFrame:
-    """Teacher-forced numbers of (question, answer) pairs, in their order, from one forward pass each.
+    """Teacher-forced numbers of (question, answer) pairs, in their order, each token read once.
 
     Columns: nll, mean_nll, tokens, exact, extraction, min_k, min_k_plus.
 
     Args:
         cut: leave out what lies beyond the context (the end of a generated answer) instead of refusing it.
+        detailed: the pairs (default all) that get the last four columns; they are NaN elsewhere.
     """
     longest = context_length(model)
     encoded = encode(problem.tokenizer, problem.template, pairs, sys.maxsize if cut else longest)
     encoded = [Encoded(e.ids[:longest], e.start) for e in encoded]
-    rows: list[dict[str, float]] = [{} for _ in pairs]
-    for batch_rows in by_length(encoded, batch_size):
-        batch = collate(encoded, batch_rows, pad_id(problem.tokenizer)).to(problem.device)
-        (tokens,) = answer_tokens(model, batch)
-        logp = widen(tokens.logits).log_softmax(-1)  # (answer tokens, vocabulary)
-        label = -tokens.token_nll
+    wanted = np.ones(len(pairs), bool) if detailed is None else np.asarray(detailed, bool)
+    out = {name: np.full(len(pairs), np.nan) for name in SCORES}
+    for rows, tokens in _answers(model, encoded, batch_size, pad_id(problem.tokenizer)):
+        out["nll"][rows] = tokens.nll.double().cpu()
+        out["tokens"][rows] = tokens.lengths.cpu()
+        if not wanted[rows].any():
+            continue
+        asked = torch.from_numpy(wanted[rows]).to(tokens.sequence.device)
+        mine = asked[tokens.sequence]  # (answer tokens,) of bool
+        logits = widen(tokens.logits[mine])  # (asked answer tokens, vocabulary)
+        logp, label = logits.log_softmax(-1), -tokens.token_nll[mine]
         p = logp.exp()
         mean = (p * logp).sum(-1)
         spread = ((p * logp.square()).sum(-1) - mean.square()).clamp_min(1e-12).sqrt()
-        z = (label - mean) / spread
-        right = tokens.logits.argmax(-1) == tokens.labels
-        sizes = tokens.lengths.long().tolist()
-        parts = (t.float().cpu().split(sizes) for t in (label, z, right))
-        for row, one, standard, match in zip(batch_rows, *parts, strict=True):
-            lp, hits = one.numpy().astype(float), match.numpy() > 0
-            rows[row] = {
-                "nll": -lp.sum(),
-                "mean_nll": -lp.mean(),
-                "tokens": len(lp),
-                "exact": hits.mean(),
-                "extraction": metric.extraction_strength(hits.tolist()),
-                "min_k": metric.min_k(lp),
-                "min_k_plus": metric.min_k(standard.numpy().astype(float)),
-            }
-    return pd.DataFrame(rows)
+        right = (logits.argmax(-1) == tokens.labels[mine]).float()
+        sizes = tokens.lengths[asked].long().tolist()
+        parts = [t.double().cpu().split(sizes) for t in (label, (label - mean) / spread, right)]
+        for row, lp, z, hits in zip((r for r in rows if wanted[r]), *parts, strict=True):
+            out["exact"][row] = hits.mean()
+            out["extraction"][row] = metric.extraction_strength((hits > 0).tolist())
+            out["min_k"][row] = metric.min_k(lp.numpy())
+            out["min_k_plus"][row] = metric.min_k(z.numpy())
+    out["mean_nll"] = out["nll"] / out["tokens"]
+    return pd.DataFrame(out)
+
+
+def _answers(
+    model: Any, encoded: Sequence[Encoded], batch_size: int, pad: int
+) -> Iterator[tuple[list[int], AnswerTokens]]:
+    """(rows, answer tokens) of all records; beginnings that several share are read once where that pays."""
+    groups = shared_prefixes(encoded)
+    if 2 * len(groups) > len(encoded):
+        for rows in by_length(encoded, batch_size):
+            yield rows, answer_tokens(model, collate(encoded, rows, pad).to(model.device))[0]
+        return
+    while groups:
+        size = int(np.searchsorted(np.cumsum([len(g.rows) for g in groups]), batch_size)) + 1
+        batch, groups = groups[:size], groups[size:]
+        yield [i for g in batch for i in g.rows], shared_answer_tokens(model, encoded, batch, pad)
 
 
 def gradient_norms(problem: Any, model: Any, pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -128,7 +162,7 @@ def measure(problem: Any, model: Any, limit: int = 100, max_new_tokens: int = 32
         texts += [("perturbed", t) for t in qa.perturbed_answers] + [("option", t) for t in qa.options]
         pairs += [(qa.question, t) for _, t in texts if t]
         owner += [(i, kind) for kind, t in texts if t]
-    scored = score_sequences(problem, model, pairs)
+    scored = score_sequences(problem, model, pairs, detailed=[kind == "answer" for _, kind in owner])
     scored[["item", "role"]] = owner
     by_role = {role: part.set_index("item") for role, part in scored.groupby("role")}
 
@@ -163,7 +197,7 @@ def _generated(
     own = answers[: len(chosen)]
     table["answer"] = own
     table["rouge"] = [metric.rouge_l_recall(qa.answer, a) for (_, qa), a in zip(chosen, own, strict=True)]
-    table["repetition"] = [metric.repetition(problem.tokenizer(a, add_special_tokens=False)["input_ids"]) for a in own]
+    table["repetition"] = [metric.repetition(i) for i in problem.tokenizer(own, add_special_tokens=False)["input_ids"]]
     table["correct"] = [_contains(a, qa) for (_, qa), a in zip(chosen, own, strict=True)]
     again = [_contains(a, chosen[i][1]) for i, a in zip(held_out, answers[len(chosen) :], strict=True)]
     table["paraphrase_correct"] = pd.Series(again, index=held_out, dtype=float)
@@ -177,7 +211,7 @@ def _generated(
     forget = [i for i, (split, _) in enumerate(chosen) if split == "forget" and own[i]]
     spoken = [(chosen[i][1].question, own[i]) for i in forget]
     for column, judge in (("own_nll", model), ("original_nll", problem.model)):
-        nll = score_sequences(problem, judge, spoken, cut=True)["mean_nll"].tolist() if spoken else []
+        nll = score_sequences(problem, judge, spoken, cut=True, detailed=[False] * len(spoken))["mean_nll"].tolist()
         table[column] = pd.Series(nll, index=forget, dtype=float)
 
 

@@ -26,6 +26,7 @@ class GuardedEmbedding(nn.Embedding):
 
     token_weights: Tensor
     noise: Tensor
+    continuing = False  # set before each pass: the prompt is in the cache, and was corrupted there
 
     def __init__(
         self, inner: nn.Embedding, weights: Tensor, bias: float, separator: list[int], strength: float, seed: int
@@ -40,6 +41,11 @@ class GuardedEmbedding(nn.Embedding):
         self.register_buffer("token_weights", weights.to(inner.weight.device), persistent=False)
         scaled = strength * float(inner.weight.detach().float().std()) * noise
         self.register_buffer("noise", scaled.to(inner.weight.device), persistent=False)
+
+    def watch(self, _: nn.Module, __: tuple[Any, ...], given: dict[str, Any]) -> None:
+        """A pre-forward hook on the model: does a key–value cache hold the prompt already?"""
+        cache = given.get("past_key_values")
+        self.continuing = cache is not None and cache.get_seq_length() > 0
 
     def prompt(self, ids: Tensor) -> Tensor:
         """True up to the end of each prompt, everywhere where none ends: (sequences, tokens)."""
@@ -59,7 +65,7 @@ class GuardedEmbedding(nn.Embedding):
 
     def forward(self, ids: Tensor) -> Tensor:
         embedded = super().forward(ids)  # (sequences, tokens, width)
-        if ids.shape[1] == 1:  # a generated token: its prompt was corrupted already
+        if self.continuing:
             return embedded
         corrupted = self.fires(ids)[:, None] & self.prompt(ids)
         return torch.where(corrupted[:, :, None], embedded + self.noise.to(embedded.dtype), embedded)
@@ -113,7 +119,9 @@ class Guardrail(Method):
         forget, retain = (tokens(q for q, _ in problem.pairs(split)) for split in ("forget", "retain"))
         weights, bias = bag_of_tokens_classifier(forget, retain, inner.num_embeddings, self.penalty)
         separator = common_end(tokens(["Who?", "a", "1."]))
-        model.set_input_embeddings(GuardedEmbedding(inner, weights, bias, separator, self.strength, seed))
+        guarded = GuardedEmbedding(inner, weights, bias, separator, self.strength, seed)
+        model.set_input_embeddings(guarded)
+        model.register_forward_pre_hook(guarded.watch, with_kwargs=True)
         model.save_pretrained = _refuse_to_save
         return model
 
