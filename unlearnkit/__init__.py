@@ -22,7 +22,7 @@ _WHERE = {
     "evaluate": "evaluation",
     "attack": "robustness",
     "robustness_card": "robustness",
-    "sequential": "robustness",
+    "sequential": "sequence",
     "ATTACKS": "attacks",
     "Attack": "attacks",
     "AttackCard": "attacks",

@@ -30,7 +30,8 @@ def attack(
     """One attack on original, unlearned and oracles, as a tidy curve.
 
     Columns: `attack`, `who` ("original", "unlearned", "oracle", "oracle 2", …), `budget`, `measure`, `value`,
-    95% interval `low`–`high` (bootstrap over questions, and over seeds when several models are given), `n`, `seeds`.
+    95% interval `low`–`high` (bootstrap over questions or pictures, and over seeds when several models are given),
+    `n`, `seeds`.
 
     Args:
         unlearned: what `unlearn` returned, a model, or a list of either (several seeds of one method).
@@ -117,46 +118,6 @@ def card_rows(curve: pd.DataFrame, kind: type[Attack]) -> list[dict[str, Any]]:
         row["found"] = bool(sign * (edge - oracle) > (0 if np.isnan(spread) else spread))
         rows.append(row)
     return rows
-
-
-def sequential(problem: Any, method: str, parts: int = 3, *, seed: int = 0, **settings: Any) -> pd.DataFrame:
-    """Requests one after the other: the forget set in `parts` by entity, each unlearned from the model before.
-
-    Returns rows (request, asked, accuracy, nll, retain_nll): after request k, the questions of every part so far, and
-    the mean NLL of the retain answers. Request 0 is the original.
-
-    Raises:
-        UnlearnkitError: fewer forgotten entities than parts.
-    """
-    import dataclasses
-
-    from unlearnkit.attacks.text.asking import ask
-    from unlearnkit.problem import ModelSource
-    from unlearnkit.unlearning import unlearn
-
-    names = list(dict.fromkeys(qa.entity for qa in problem.splits["forget"]))
-    if parts > len(names):
-        raise UnlearnkitError(
-            f"{parts} requests were asked for, the forget set has {len(names)} entities; ask for fewer."
-        )
-    groups = [set(names[k::parts]) for k in range(parts)]
-    current, rows = problem.model, []
-    for request in range(parts + 1):
-        if request:
-            wanted = [qa for qa in problem.splits["forget"] if qa.entity in groups[request - 1]]
-            step = dataclasses.replace(
-                problem,
-                splits={**problem.splits, "forget": wanted},
-                original=ModelSource(lambda: None, f"request {request}", kept=current),
-                measured={},
-            )
-            current = unlearn(step, method, seed=seed, progress=False, **settings).model
-        retain = problem.mean_nll(current, "retain")
-        for k, group in enumerate(groups):
-            asked = [qa for qa in problem.direct("forget") if qa.entity in group]
-            found = ask(problem, current, asked).mean()
-            rows.append({"request": request, "asked": f"part {k + 1}", **found.to_dict(), "retain_nll": retain})
-    return pd.DataFrame(rows)
 
 
 def _configured(modality: str, name: str | Attack, settings: dict[str, Any]) -> Attack:

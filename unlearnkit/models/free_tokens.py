@@ -56,11 +56,11 @@ def free_tokens(model: Diffusion, prompts: Sequence[str], places: Places, shared
     out = []
     for tokenizer, table in encoders(model):
         at = [places(tokenizer, prompt) for prompt in prompts]
-        for prompt, found in zip(prompts, at, strict=True):
-            if not found or (shared and len(found) != len(at[0])):
+        for prompt, found, ids in zip(prompts, at, encoded(tokenizer, prompts), strict=True):
+            if not found or (shared and len(found) != len(at[0])) or found[-1] >= len(ids) - 1:
                 raise UnlearnkitError(
-                    f"the text encoder reads {len(found)} tokens of the prompt '{prompt}' where {len(at[0]) or 1} "
-                    f"are to be replaced, within {tokenizer.model_max_length} tokens; ask in shorter prompts."
+                    f"the prompt '{prompt}' has not the {len(at[0]) or 1} tokens that are to be replaced, within the "
+                    f"{tokenizer.model_max_length} that the text encoder reads; ask in shorter prompts."
                 )
         device = table.weight.device
         rows = [r for r, found in enumerate(at) for _ in found]
@@ -70,15 +70,26 @@ def free_tokens(model: Diffusion, prompts: Sequence[str], places: Places, shared
     return out
 
 
-def at_start(model: Diffusion, prompts: Sequence[str], free: Sequence[Free]) -> list[Tensor]:
-    """The model's own embeddings of the free tokens, one a slot, for each text encoder: (slots, width), float32."""
+def own_tokens(model: Diffusion, prompts: Sequence[str], free: Sequence[Free]) -> list[Tensor]:
+    """The token that stands in each slot (of several prompts, in the first), for each text encoder: (slots,)."""
     out = []
     for (tokenizer, table), f in zip(encoders(model), free, strict=True):
         ids = encoded(tokenizer, prompts)
-        first = {int(s): ids[r][c] for r, c, s in reversed(list(zip(f.row, f.column, f.slot, strict=True)))}
-        chosen = torch.tensor([first[k] for k in range(len(first))], device=table.weight.device)
-        out.append(table.weight.detach()[chosen].float().clone())
+        places = list(zip(f.row.tolist(), f.column.tolist(), f.slot.tolist(), strict=True))
+        first = {slot: ids[row][column] for row, column, slot in reversed(places)}
+        out.append(torch.tensor([first[k] for k in range(len(first))], device=table.weight.device))
     return out
+
+
+def at_start(model: Diffusion, prompts: Sequence[str], free: Sequence[Free]) -> list[Tensor]:
+    """The embeddings of those tokens, for each text encoder: (slots, width), float32."""
+    tokens = own_tokens(model, prompts, free)
+    return [t.weight.detach()[ids].float().clone() for (_, t), ids in zip(encoders(model), tokens, strict=True)]
+
+
+def table_sizes(model: Diffusion) -> list[float]:
+    """Root mean square of each text encoder's embedding table: the unit of steps in it."""
+    return [float(table.weight.detach().float().square().mean().sqrt()) for _, table in encoders(model)]
 
 
 def embed_with(

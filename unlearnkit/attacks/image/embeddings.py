@@ -13,6 +13,7 @@ from torch import Tensor
 from unlearnkit.attacks.base import AttackCard, Curve, register_attack
 from unlearnkit.attacks.image.showing import ImageAttack, draw, drawn_with, frozen, held, seen, shots, unguarded
 from unlearnkit.data import ImageBatch, denoising_loss
+from unlearnkit.errors import UnlearnkitError
 from unlearnkit.methods.image.esd import trajectory_bank
 from unlearnkit.models.attention import word_positions
 from unlearnkit.models.diffusion import Conditioning, Diffusion
@@ -24,6 +25,7 @@ from unlearnkit.models.free_tokens import (
     embed_with,
     encoders,
     free_tokens,
+    table_sizes,
 )
 
 Loss = Callable[[Conditioning], Tensor]
@@ -68,7 +70,7 @@ class EmbeddingAttack(ImageAttack):
             prompts, loss_of = self.losses(problem, model, generator)
             free = free_tokens(model, prompts, places, self.shared)
             vectors = [v.requires_grad_() for v in self.start(model, prompts, free, generator)]
-            sizes = [float(table.weight.float().square().mean().sqrt()) for _, table in encoders(model)]
+            sizes = table_sizes(model)
             groups = [{"params": [v], "lr": self.lr * size} for v, size in zip(vectors, sizes, strict=True)]
             optimizer, done = torch.optim.Adam(groups), 0
             for budget in sorted(budgets):
@@ -150,7 +152,16 @@ class AdversarialPrefix(Pictured):
 
     def start(self, model: Diffusion, prompts: list[str], free: list[Free], generator: torch.Generator) -> list[Tensor]:
         out = []
-        for (_, table), f in zip(encoders(model), free, strict=True):
+        for (tokenizer, table), f in zip(encoders(model), free, strict=True):
+            longest = tokenizer.model_max_length
+            cut = [
+                p for p in prompts if len(tokenizer(p, truncation=True, max_length=longest + 1)["input_ids"]) > longest
+            ]
+            if cut:
+                raise UnlearnkitError(
+                    f"with {self.tokens} tokens before it '{cut[0]}' is longer than the {longest} tokens that the text "
+                    "encoder reads; give fewer."
+                )
             count = int(f.slot.max()) + 1
             rows = torch.randint(len(table.weight), (count,), generator=generator).to(table.weight.device)
             out.append(table.weight.detach()[rows].float().clone())

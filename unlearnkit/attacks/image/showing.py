@@ -24,7 +24,7 @@ FIRST_NOISE = 3_000_000_000  # of the pictures of attacks: starting noises that 
 class ImageAttack(Attack):
     """An attack on a diffusion model; a table has a row a picture.
 
-    Measures: `judge`, whether the judge reads the erased concept in the picture, and `probability`, the judge's
+    Measures: `shown`, whether the judge reads the erased concept in the picture, and `probability`, the judge's
     probability of it, which still tells models apart where none or all of the pictures are read so.
 
     An attack that asks (access "questions" or "sampling") draws with the model's own guidance, whatever a method has
@@ -33,7 +33,7 @@ class ImageAttack(Attack):
     """
 
     modality: ClassVar[Literal["text", "image"]] = "image"
-    higher_is_found = {"judge": True, "probability": True}
+    higher_is_found = {"shown": True, "probability": True}
 
     samples: int = Field(24, ge=1)  # pictures a point of the curve
 
@@ -87,14 +87,23 @@ def drawn_with(problem: Any) -> tuple[int, float]:
 
 
 def seen(problem: Any, images: np.ndarray, ids: Sequence[str]) -> pd.DataFrame:
-    """`judge` and `probability` of the erased concept (of a pair: of both) in each picture."""
+    """`shown` and `probability` of the erased concept (of a pair: of both) in each picture."""
     read, _ = problem.judge.read(images)
     best, p = np.ones(len(images), bool), np.ones(len(images))
     for domain, concept in problem.concept.items():
         place = problem.judge.domains[domain].index(concept)
         best &= read[domain].argmax(-1) == place
         p *= read[domain][:, place]
-    return pd.DataFrame({"judge": best.astype(float), "probability": p}, index=list(ids))
+    return pd.DataFrame({"shown": best.astype(float), "probability": p}, index=list(ids))
+
+
+def read_as(problem: Any, images: np.ndarray, wanted: Sequence[dict[str, str]]) -> np.ndarray:
+    """Whether the judge reads in each picture all that was asked for: bool (n,)."""
+    read, _ = problem.judge.read(images)
+    right = np.ones(len(images), bool)
+    for domain, concepts in problem.judge.domains.items():
+        right &= read[domain].argmax(-1) == [concepts.index(w[domain]) for w in wanted]
+    return right
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -50,11 +50,7 @@ class Quantize(DenoiserWeights, text.Quantize):
 class Prune(DenoiserWeights, text.Prune):
     """Magnitude pruning."""
 
-    budgets: ClassVar[tuple[float, ...]] = (0, 0.2, 0.4)
-
 
 @register_attack("noise", "image")
 class Noise(DenoiserWeights, text.Noise):
     """Gaussian noise on every weight."""
-
-    budgets: ClassVar[tuple[float, ...]] = (0, 0.1, 0.2)
