@@ -264,7 +264,7 @@ def configure_method(modality: str, method: str | Method, settings: dict[str, An
         if key not in Loop.model_fields:
             raise unknown(f"setting of {cls.__name__}", key, [*cls.model_fields, *Loop.model_fields])
     try:
-        chosen = cls(**own) if isinstance(method, str) else cls(**{**method.model_dump(), **own})
+        chosen = cls(**own) if isinstance(method, str) else cls(**{**method.model_dump(exclude_unset=True), **own})
         loop = Loop(**{**cls.loop, **rest})
     except ValidationError as error:
         first = error.errors()[0]

@@ -28,6 +28,8 @@ TRAINING_FREE = [name for name in ALL if name not in GRADIENT]
 QUICK: dict[str, Any] = {"steps": 2, "batch_size": 2, "lr": 3e-3, "progress": False, "trace_every": 1}
 FEW: dict[str, dict[str, Any]] = {  # of what a method does before its first step
     "esd": {"seeds": 1, "bank_steps": 2},
+    "spm": {"seeds": 1, "bank_steps": 2, "lora": 0},  # its adapter of rank 1 has a test of its own
+    "advunlearn": {"seeds": 1, "bank_steps": 2, "attack_steps": 1},
     "selective_amnesia": {"fisher_batches": 1},
     "ssd": {"batches": 2, "batch_size": 2, "select": 1.0},
     "salun": {"mask": ""},  # it has a test of its own
@@ -119,9 +121,12 @@ def test_only_the_declared_weights_change(
     keys = {n for n in cross if n.endswith(("to_k.weight", "to_v.weight"))}
     assert cross and len(keys) == 2 * len({n.split(".to_k")[0] for n in keys if ".to_k" in n})
     part = {"x": "attn2", "u": "not_attn2", "full": "full"}.get(variant.get("variant", "x")) if name == "esd" else None
-    fixed = {"concept_ablation": "attn2", "forget_me_not": "attn2", "uce": "attn2_kv"}
+    fixed = {"concept_ablation": "attn2", "forget_me_not": "attn2", "spm": "attn2", "uce": "attn2_kv"}
+    fixed["advunlearn"] = "text_encoder"
+    words = {n for n, _ in problem.model.named_parameters() if n.startswith("text_encoder.")}
     part = part or variant.get("trained") or fixed.get(name, "full")
-    declared = {"full": unet, "attn2": cross, "not_attn2": unet - cross, "attn2_kv": keys}[part]
+    sets = {"full": unet, "attn2": cross, "not_attn2": unet - cross, "attn2_kv": keys, "text_encoder": words}
+    declared = sets[part]
     if name in TRAINING_FREE:
         touched = sum(problem.model.get_parameter(n).numel() for n in found)
         assert unlearned.cost["parameters_touched"] == touched
@@ -238,11 +243,12 @@ def test_trace_and_cost_are_complete(name: str, run: Callable[..., Unlearned]) -
     )
     if len(kinds) == 2:
         blocks = [c for c in trace if str(c).startswith("cosine_")]
-        assert {"cosine_down0", "cosine_down1", "cosine_mid", "cosine_up0", "cosine_up1"} <= set(blocks)
+        denoiser = {"cosine_down0", "cosine_down1", "cosine_mid", "cosine_up0", "cosine_up1"}
+        assert ({"cosine_layer0"} if name == "advunlearn" else denoiser) <= set(blocks)
         assert trace["cosine"].dropna().between(-1.0001, 1.0001).all()
     logged = {"erasediff": ["multiplier", "constraint"], "selective_amnesia": ["elastic"]}.get(name, [])
     assert trace[logged].notna().all().all()
-    views = 1 + ("retain" in METHODS["image"][name].needs and name not in ("esd", "grad_ascent", "retain_finetune"))
+    views = {"esd": 1, "grad_ascent": 1, "retain_finetune": 1, "spm": 0, "advunlearn": 0}.get(name, 2)  # of pictures
     assert cost["images"] == 2 * 2 * views and cost["steps"] == 2
     assert all(cost[k] > 0 for k in ("seconds", "prepare_seconds", "peak_memory_mb", "parameters_touched"))
 
@@ -256,7 +262,7 @@ def test_training_free_methods_take_no_step(name: str, run: Callable[..., Unlear
 
 @pytest.mark.parametrize("name", GRADIENT)
 def test_a_lora_adapter_is_merged_into_a_plain_pipeline(problem: Any, name: str) -> None:
-    unlearned = uk.unlearn(problem, name, lora=2, **settings_of(name))
+    unlearned = uk.unlearn(problem, name, **settings_of(name, lora=2))
     assert type(unlearned.model) is Diffusion and unlearned.model.pipe.unet is unlearned.model.unet
     found = changed(problem, unlearned.model)
     targets = METHODS["image"][name]().lora_targets(problem.model, METHODS["image"][name]().trainable(problem.model))
@@ -268,6 +274,26 @@ def test_a_lora_adapter_is_merged_into_a_plain_pipeline(problem: Any, name: str)
         values = torch.linalg.svdvals(difference.detach())
         assert values[2] < 1e-3 * values[0] or values[0] < 1e-6
     assert not np.array_equal(picture(unlearned.model), picture(problem.model))
+
+
+def test_spm_is_an_adapter_of_rank_one(problem: Any) -> None:
+    settings = {k: v for k, v in settings_of("spm").items() if k != "lora"}
+    unlearned = uk.unlearn(problem, "spm", **settings)
+    found = changed(problem, unlearned.model)
+    assert unlearned.settings["lora"] == 1 and found and all(".attn2." in n for n in found)
+    for n in found:
+        values = torch.linalg.svdvals((unlearned.model.get_parameter(n) - problem.model.get_parameter(n)).detach())
+        assert values[1] < 1e-3 * values[0] or values[0] < 1e-6
+
+
+def test_the_probe_of_a_problem_sees_a_text_encoder_that_was_changed(problem: Any) -> None:
+    """Its text states are the model's own, so a guard can stop a method that trains the text encoder."""
+    model = problem.original.fresh()
+    before = problem.ability(model, "retain")
+    with torch.no_grad():
+        for p in model.text_encoder.parameters():
+            p.mul_(-3)
+    assert before == problem.ability(problem.model, "retain") != problem.ability(model, "retain")
 
 
 @pytest.mark.parametrize("kind", ["salun", "wagle", "random"])
@@ -431,3 +457,13 @@ def test_every_method_has_its_card(name: str) -> None:
     for field in ("title", "paper", "equation", "defaults", "failure"):
         assert len(getattr(card, field)) > 5, field
     assert any(part.isdigit() for part in card.paper.replace(".", " ").split()), "a year or an arXiv id"
+
+
+def test_a_method_given_as_an_object_runs_as_by_its_name(problem: Any) -> None:
+    given = {**FEW["esd"], "eta": 1.5}
+    by_name = uk.unlearn(problem, "esd", **QUICK, **given)
+    as_object = uk.unlearn(problem, METHODS["image"]["esd"](**given), **QUICK)
+    assert as_object.method == "esd" and as_object.settings == by_name.settings
+    assert same(weights(as_object.model), weights(by_name.model))
+    with pytest.raises(uk.UnlearnkitError, match="leave 'trained' out"):
+        uk.unlearn(problem, METHODS["image"]["esd"](trained="full"), **QUICK)
