@@ -88,10 +88,13 @@ def report(
     runs: Runs = Path("runs"),
     out: Annotated[Path | None, typer.Option("--out", help="By default report.html among the runs.")] = None,
 ) -> None:
-    """Write one self-contained HTML page of all finished runs."""
+    """Print the verdicts of the claims, and write one self-contained HTML page of all finished runs."""
+    from unlearnkit.claims import in_words, verdicts
     from unlearnkit.runs.report import write_report
 
-    typer.echo(f"report: {write_report(runs, out or runs / 'report.html')}")
+    page = write_report(runs, out or runs / "report.html")
+    typer.echo(in_words(verdicts(runs)))
+    typer.echo(f"report: {page}")
 
 
 @app.command("stamp", hidden=True)
@@ -139,6 +142,14 @@ def bench_text(
 ) -> None:
     """Our unlearning step and evaluation against the naive way, on one model and data."""
     import_module("unlearnkit.bench.text").main(as_json)
+
+
+@bench.command("image")
+def bench_image(
+    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here too.")] = None,
+) -> None:
+    """ESD from a bank of trajectories against fresh ones, guided sampling, evaluation, cost against size."""
+    import_module("unlearnkit.bench.image").main(as_json)
 
 
 @bench.callback()

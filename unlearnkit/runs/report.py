@@ -1,13 +1,16 @@
-"""One self-contained page of all finished runs: index, figures, tables, tracebacks. Strangers' text stays text."""
+"""One self-contained page of all finished runs: verdicts of the claims, index, figures, tables, tracebacks.
+
+Strangers' text stays text."""
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unlearnkit.claims import Verdict, verdicts
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.runs.files import now, write
 from unlearnkit.runs.record import Record, read_runs
@@ -46,12 +49,32 @@ def render(runs: Path | str) -> str:
     found.sort(key=lambda record: (record.notebook, str(record.status.get("started"))))
     states = [record.status["state"] for record in found]
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text("utf-8"))
+    shown = [_shown(record, number) for number, record in enumerate(found, 1)]
     return page.render(
-        runs=[_shown(record, number) for number, record in enumerate(found, 1)],
+        verdicts=_judged(verdicts(runs), {run["digest"]: run["id"] for run in shown}),
+        runs=shown,
         complete=states.count("complete"),
         failed=states.count("failed"),
         made=now()[:16].replace("T", " "),
     )
+
+
+def _judged(found: Sequence[Verdict], ids: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Verdicts as text; the runs they come from as (digest, anchor in this page)."""
+    return [
+        {
+            "claim": v.claim,
+            "verdict": v.verdict,
+            "effect": _cell(v.effect) if v.runs else "–",
+            "interval": f"{_cell(v.low)} to {_cell(v.high)}" if v.runs else "–",
+            "margin": _cell(v.claim.effect.margin),
+            "n": _cell(v.n or None),
+            "seeds": _cell(v.seeds or None),
+            "runs": [(run, ids.get(run)) for run in v.runs],
+            "why": v.why,
+        }
+        for v in found
+    ]
 
 
 def _shown(record: Record, number: int) -> dict[str, Any]:
