@@ -91,6 +91,25 @@ def test_attack_curves_stand_between_original_and_oracles() -> None:
     assert set(lines) == {"original", "oracle", "oracle 2", "npo", "dpo"}
 
 
+def test_a_card_shows_what_each_attack_found_and_says_what_is_not_measurable() -> None:
+    row = {"measure": "accuracy", "original": 0.9, "oracle": 0.1, "floor": 0.05, "before": 0.2, "low": 0.5, "high": 0.8}
+    card = pd.DataFrame(
+        [
+            {"attack": "first_one", "why": "not measurable: no oracle"},
+            {"attack": "second", "after": 0.7, "found": True, **row},
+            {"attack": "third", "after": 0.15, "found": False, **row},
+        ]
+    )
+    (ax,) = plots.plot_card({"npo": card}, "accuracy", "share").axes
+    points = {line.get_xdata()[0]: line for line in ax.lines if line.get_label() == "after it"}
+    assert list(points) == [0.7, 0.15] and [p.get_ydata()[0] for p in points.values()] == [1, 2]
+    assert points[0.15].get_markerfacecolor() == "white" != points[0.7].get_markerfacecolor()
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["first one", "second", "third"]
+    assert [t.get_text() for t in ax.texts] == ["not measurable"] and ax.get_title() == "npo"
+    legend = {t.get_text() for t in ax.get_legend().get_texts()}
+    assert legend == {"original", "oracle", "before the attack", "after it"}
+
+
 def test_answers_are_escaped_and_the_truth_is_marked() -> None:
     page = plots.answer_table({"<b>me</b>": ["It is <script>Izmir</script>."]}, ["Where & when?"], ["Izmir"]).data
     assert "<script>" not in page and "&lt;b&gt;me" in page and "Where &amp; when?" in page
