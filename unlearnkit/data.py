@@ -167,8 +167,12 @@ class ImageData:
         size = self.size(view)
         own = torch.Generator().manual_seed(0)
         rows = [i * size // (batches * self.batch_size) for i in range(batches * self.batch_size)]
+        live = any(p.requires_grad for n, p in self.model.named_parameters() if n.startswith("text_encoder"))
         for k in range(batches):
-            yield denoising_loss(model, self.batch(view, rows[k::batches], own))
+            batch = self.batch(view, rows[k::batches], own)
+            if live:  # what is trained has its gradient: not the states of before
+                batch.text = self.model.embed(batch.prompts)
+            yield denoising_loss(model, batch)
 
     def _next(self, view: str) -> list[int]:
         if not self.queues.get(view):

@@ -180,8 +180,8 @@ class ImageProblem:
     @torch.inference_mode()
     def ability(self, model: Diffusion, split: str) -> float:
         """1 / denoising loss on at most `PROBE` pictures of a split, with fixed noise: higher knows more."""
-        data = self._probe(split)
-        return 1 / float(denoising_loss(model, data))
+        probe = self._probe(split)
+        return 1 / float(denoising_loss(model, replace(probe, text=model.embed(probe.prompts))))
 
     def _probe(self, split: str) -> Any:
         key = ("probe", split)

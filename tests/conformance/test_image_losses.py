@@ -40,6 +40,7 @@ from unlearnkit.methods.fisher import fisher_diagonal
 from unlearnkit.methods.image import (
     Negative,
     SafeLatent,
+    adversary,
     attention_norm,
     capped_ascent,
     elastic,
@@ -170,6 +171,25 @@ def erasediff(now: Hand, frozen: Hand, before: Hand, m: Any, b: StepBatch) -> tu
     return frozen.known["multiplier"] * (forget(now) - frozen.known["reachable"]), now.loss(b.retain)
 
 
+def spm(now: Hand, frozen: Hand, before: Hand, m: Any, b: StepBatch) -> tuple[float | None, float | None]:
+    """The states of both banks that the seed draws; banks are checked below."""
+    bank, kept, count = b.reference
+    torch.manual_seed(11)
+    found = []
+    for one, prompts in ((bank, FORGET), (kept, RETAIN)):
+        if one is None:
+            return found[0], None
+        rows = torch.randint(len(one), (count,)).numpy()
+        x, t = one.x[rows].double().numpy(), one.t[rows].numpy()
+        words = states([prompts[k] for k in one.which[rows]])
+        wanted = before.predict(x, t, words)
+        if one is bank:
+            null = before.predict(x, t, states([""] * count))
+            wanted = null - m.eta * (wanted - null)
+        found.append(mse(now.predict(x, t, words), wanted))
+    return found[0], found[1]
+
+
 FORMULAS: dict[str, Formula] = {
     "retain_finetune": retain_finetune,
     "grad_ascent": grad_ascent,
@@ -178,6 +198,7 @@ FORMULAS: dict[str, Formula] = {
     "salun": salun,
     "selective_amnesia": selective_amnesia,
     "erasediff": erasediff,
+    "spm": spm,
 }
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("retain_finetune", {}),
@@ -192,12 +213,14 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("selective_amnesia", {"elastic": 3.0, "fisher_batches": 2}),
     ("erasediff", {}),
     ("erasediff", {"adaptive": False, "inner_steps": 3, "inner_lr": 0.05}),
+    ("spm", {"seeds": 2, "bank_steps": 5}),
+    ("spm", {"eta": 2.0, "alpha": 0.0, "seeds": 1, "bank_steps": 10}),
 ]
 
 
 def test_every_method_has_a_closed_form() -> None:
     gradient_methods = {n for n, c in METHODS["image"].items() if not hasattr(c, "apply")}
-    assert gradient_methods == {*FORMULAS, "forget_me_not"}  # which has its own test below, on real attention
+    assert gradient_methods == {*FORMULAS, "forget_me_not", "advunlearn"}  # these have tests of their own below
     assert {name for name, _ in CASES} == set(FORMULAS)
 
 
@@ -309,6 +332,97 @@ def test_another_seed_makes_another_bank_and_no_bank_starts_from_noise_that_metr
     problem = SimpleNamespace(asked={"forget": FORGET * 20, "retain": RETAIN * 90}, wanted={})
     problem.wanted = {k: [{}] * len(v) for k, v in problem.asked.items()}
     assert max(q.seed for q in questions(problem, 400)) < 1_000_000_000
+
+
+# --- SPM and AdvUnlearn ----------------------------------------------------------------------------------------------
+
+
+def test_preserved_prompts_are_held_at_what_the_original_said_about_as_often_as_the_concept_is_erased() -> None:
+    method, model, _, before, step = prepared("spm", "v_prediction", seeds=4, bank_steps=3)
+    bank, kept, _ = step.reference
+    assert len(bank) == 2 * 4 * 3 and len(kept) == 3 * round(24 / 9) * 3
+    for k in range(len(kept)):
+        text = states([RETAIN[kept.which[k]]])
+        wanted = before.predict(kept.x[k : k + 1].double().numpy(), kept.t[k : k + 1].numpy(), text)
+        np.testing.assert_allclose(kept.target[k : k + 1], wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_the_adversary_steps_along_the_sign_of_its_gradient_by_hand() -> None:
+    aim = torch.tensor([1.0, -1.0, 0.1])
+
+    def distance(delta: Any) -> torch.Tensor:
+        return ((delta[0] - aim) ** 2).sum() + (delta[1] - 4.8).square().sum()
+
+    start = [torch.zeros(3), torch.full((1,), 4.0)]
+    first, second = adversary(distance, start, [0.2, 0.5], 3)
+    assert first.tolist() == pytest.approx([0.6, -0.6, 0.2]) and second.item() == pytest.approx(4.5)  # it overshoots
+    assert all(torch.equal(a, b) for a, b in zip(adversary(distance, start, [0.2, 0.5], 0), start, strict=True))
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_advunlearn_equals_its_closed_form_on_a_real_text_encoder(steps: int) -> None:
+    """δ is added to the embedding table instead, a prompt at a time, and the encoder is called by itself."""
+    model = tiny_pipeline()
+    forget, retain = ["a striped circle", "a striped star"], ["a dotted circle", "a plain ring"]
+    problem = SimpleNamespace(asked={"forget": forget, "retain": retain})
+    data = SimpleNamespace(problem=problem, generator=torch.Generator().manual_seed(0), batch_size=3)
+    method = METHODS["image"]["advunlearn"](attack_steps=steps, attack_lr=0.4, seeds=1, bank_steps=4)
+    fixed = method.prepare(model, data)
+    names = method.trainable(model)
+    with torch.no_grad():  # θ₀ → θ
+        draw = torch.Generator().manual_seed(1)
+        for n in names:
+            p = model.get_parameter(n)
+            p += 0.2 * p.std() * torch.randn(p.shape, generator=draw) if p.numel() > 1 else 0
+    torch.manual_seed(11)
+    mine = method.objectives(model, StepBatch({}, fixed))
+
+    torch.manual_seed(11)
+    rows, other = (torch.randint(len(b), (3,)) for b in (fixed.bank, fixed.preserved))
+    tokenizer, encoder = model.pipe.tokenizer, model.text_encoder
+    (place,) = [n for n, p in encoder.named_parameters() if p is encoder.get_input_embeddings().weight]
+    table = encoder.get_input_embeddings().weight
+
+    def states_of(prompt: str, delta: torch.Tensor | None = None) -> torch.Tensor:
+        ids = tokenizer(prompt, padding="max_length", max_length=tokenizer.model_max_length, return_tensors="pt")
+        ids = ids["input_ids"]
+        moved = table if delta is None else table.index_add(0, ids[0, 1:4], delta)  # three words, each once
+        return torch.func.functional_call(encoder, {place: moved}, (ids,))[0]
+
+    def told(deltas: list[torch.Tensor]) -> torch.Tensor:
+        text = Conditioning(torch.cat([states_of(forget[k], deltas[k]) for k in fixed.bank.which[rows].tolist()]))
+        return model(fixed.bank.x[rows], fixed.bank.t[rows], text)
+
+    deltas = [torch.zeros(3, table.shape[1]) for _ in forget]
+    size = 0.4 * float(table.detach().square().mean().sqrt())
+    before = ((told(deltas) - fixed.concept[rows]) ** 2).mean().item()
+    for _ in range(steps):
+        free = [d.clone().requires_grad_() for d in deltas]
+        slopes = torch.autograd.grad(((told(free) - fixed.concept[rows]) ** 2).mean(), free, allow_unused=True)
+        deltas = [d if g is None else d - size * g.sign() for d, g in zip(deltas, slopes, strict=True)]
+    right = ((told(deltas) - fixed.bank.target[rows]) ** 2).mean()
+    after = ((told(deltas) - fixed.concept[rows]) ** 2).mean().item()
+    assert after == before if not steps else after < before  # the adversary is nearer to the original's concept
+    said = Conditioning(torch.cat([states_of(retain[k]) for k in fixed.preserved.which[other].tolist()]))
+    stays = model(fixed.preserved.x[other], fixed.preserved.t[other], said)
+    kept = ((stays - fixed.preserved.target[other]) ** 2).mean()
+    assert mine.forget.item() == pytest.approx(right.item(), rel=1e-4)
+    assert mine.retain.item() == pytest.approx(kept.item(), rel=1e-4)
+    trained = [model.get_parameter(n) for n in names]
+    for both in ((mine.forget, right), (mine.retain, kept)):
+        got, wanted = (torch.autograd.grad(loss, trained, retain_graph=True, allow_unused=True) for loss in both)
+        for g, w in zip(got, wanted, strict=True):
+            assert (g is None) == (w is None)
+            if g is not None:
+                torch.testing.assert_close(g, w, rtol=2e-3, atol=1e-6)
+    with torch.no_grad():  # the targets: what θ₀ said, of which the null prompt's part is the same for both
+        model = tiny_pipeline()
+        x, t = fixed.bank.x, fixed.bank.t
+        null, concept = (
+            model(x, t, model.embed(p)) for p in ([""] * len(x), [forget[k] for k in fixed.bank.which.tolist()])
+        )
+        torch.testing.assert_close(fixed.concept, concept, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(fixed.bank.target, null - method.eta * (concept - null), rtol=1e-4, atol=1e-5)
 
 
 # --- UCE -------------------------------------------------------------------------------------------------------------

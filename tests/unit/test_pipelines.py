@@ -39,6 +39,8 @@ GRADIENT = [name for name, cls in METHODS["image"].items() if not hasattr(cls, "
 QUICK: dict[str, Any] = {"steps": 1, "batch_size": 2, "lr": 1e-3, "progress": False}
 FEW: dict[str, dict[str, Any]] = {
     "esd": {"seeds": 1, "bank_steps": 2},
+    "spm": {"seeds": 1, "bank_steps": 2},
+    "advunlearn": {"seeds": 1, "bank_steps": 2, "attack_steps": 1},
     "selective_amnesia": {"fisher_batches": 1},
     "ssd": {"batches": 1, "batch_size": 2, "select": 0.5},
     "salun": {"mask": ""},
@@ -191,7 +193,8 @@ def test_every_method_works_on_real_shapes(kind: str, name: str, problems: dict[
     unlearned = unlearn(problem, name)
     after = weights(unlearned.model)
     changed = {n for n in before if not torch.equal(before[n], after[n])}
-    assert {n.split(".")[0] for n in changed} <= {"unet"} and list(after) == list(before)
+    trained = {"advunlearn": {"text_encoder", "text_encoder_2"}}.get(name, {"unet"})
+    assert {n.split(".")[0] for n in changed} <= trained and list(after) == list(before)
     assert {n: before[n] for n in before if not torch.equal(before[n], problem.model.get_parameter(n))} == {}
     drawn = sample(unlearned.model, ["a photo of a striped zebra"], [0], steps=3)
     assert drawn.shape == (1, 16, 16, 3)
@@ -203,6 +206,8 @@ def test_every_method_works_on_real_shapes(kind: str, name: str, problems: dict[
     again = DiffusionPipeline.from_pretrained(unlearned.save(tmp_path / "whole"))
     for n, p in again.unet.named_parameters():
         assert torch.equal(p, after[f"unet.{n}"])
+    for n, p in again.text_encoder.named_parameters():
+        assert torch.equal(p, after[f"text_encoder.{n}"])
     small = unlearned.save(tmp_path / "small", original=problem.model)
     assert {f.name for f in small.iterdir()} == {"delta.safetensors", "unlearnkit.json", "trace.csv"}
     assert set(load_file(small / "delta.safetensors")) == changed

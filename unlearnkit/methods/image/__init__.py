@@ -5,6 +5,7 @@
 'u'
 """
 
+from unlearnkit.methods.image.advunlearn import AdvUnlearn, adversary
 from unlearnkit.methods.image.base import ImageMethod
 from unlearnkit.methods.image.concept_ablation import ConceptAblation
 from unlearnkit.methods.image.erasediff import EraseDiff, multiplier
@@ -17,12 +18,15 @@ from unlearnkit.methods.image.retain_finetune import RetainFinetune
 from unlearnkit.methods.image.salun import SalUn
 from unlearnkit.methods.image.selective_amnesia import SelectiveAmnesia, elastic
 from unlearnkit.methods.image.sld import SLD, SafeLatent
+from unlearnkit.methods.image.spm import SPM
 from unlearnkit.methods.image.uce import UCE, uce_weight
 
 __all__ = [
     "ESD",
     "SLD",
+    "SPM",
     "UCE",
+    "AdvUnlearn",
     "ConceptAblation",
     "EraseDiff",
     "ForgetMeNot",
@@ -35,6 +39,7 @@ __all__ = [
     "SafeLatent",
     "SalUn",
     "SelectiveAmnesia",
+    "adversary",
     "attention_norm",
     "capped_ascent",
     "elastic",
