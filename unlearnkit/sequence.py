@@ -12,18 +12,21 @@ from unlearnkit.errors import UnlearnkitError
 from unlearnkit.models.source import ModelSource
 from unlearnkit.unlearning import unlearn
 
+PROBE = 64  # retain questions
 SAMPLES = 24  # pictures of each request, and three times as many of what stays
 
 
 def sequential(problem: Any, method: str, parts: int = 3, *, seed: int = 0, **settings: Any) -> pd.DataFrame:
     """`parts` requests one after the other; after each, every one of them is asked. Request 0 is the original.
 
-    Text: the forget set in parts by entity. Rows (request, asked, accuracy, option_accuracy, nll, retain_nll): the
-    questions of each part, and the mean NLL of the retain answers.
+    Text: the forget set in parts by entity. Rows (request, asked, accuracy, option_accuracy, nll, retain_nll,
+    retain_probability, retain_low, retain_high): the questions of each part, the mean NLL of the retain answers, and
+    their mean probability with its 95% interval (bootstrap over questions).
 
     Images: the problem's concept, then others of its domain. Rows (request, asked, shown, probability,
-    prompt_accuracy): of the pictures asked for each concept, those the judge reads it in and its mean probability; of
-    prompts that are never requested, the share whose picture shows all that was asked for.
+    prompt_accuracy, prompt_low, prompt_high): of the pictures asked for each concept, those the judge reads it in and
+    its mean probability; of prompts that are never requested, the share whose picture shows all that was asked for,
+    with its 95% interval (bootstrap over pictures).
 
     Raises:
         UnlearnkitError: fewer entities or concepts than parts; an image request that is no single concept.
@@ -34,6 +37,14 @@ def sequential(problem: Any, method: str, parts: int = 3, *, seed: int = 0, **se
     return run(problem, method, parts, seed, settings)
 
 
+def _mean(values: Any, seed: int, resamples: int = 500) -> tuple[float, float, float]:
+    """Mean of items with its 95% bootstrap interval."""
+    values = np.asarray(values, float)
+    picks = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
+    low, high = np.percentile(values[picks].mean(1), [2.5, 97.5])
+    return float(values.mean()), float(low), float(high)
+
+
 def _after(problem: Any, model: Any, request: str, **changes: Any) -> Any:
     """The problem with another request and with `model` as its original."""
     source = ModelSource(lambda: None, request, kept=model)
@@ -42,6 +53,7 @@ def _after(problem: Any, model: Any, request: str, **changes: Any) -> Any:
 
 def _of_entities(problem: Any, method: str, parts: int, seed: int, settings: dict[str, Any]) -> pd.DataFrame:
     from unlearnkit.attacks.text.asking import ask
+    from unlearnkit.metrics.measure import score_sequences
 
     names = list(dict.fromkeys(qa.entity for qa in problem.splits["forget"]))
     if parts > len(names):
@@ -49,17 +61,20 @@ def _of_entities(problem: Any, method: str, parts: int, seed: int, settings: dic
             f"{parts} requests were asked for, the forget set has {len(names)} entities; ask for fewer."
         )
     groups = [set(names[k::parts]) for k in range(parts)]
+    retained = [(qa.question, qa.answer) for qa in (problem.direct("retain") or problem.splits["retain"])[:PROBE]]
     current, rows = problem.model, []
     for request in range(parts + 1):
         if request:
             wanted = [qa for qa in problem.splits["forget"] if qa.entity in groups[request - 1]]
             step = _after(problem, current, f"request {request}", splits={**problem.splits, "forget": wanted})
             current = unlearn(step, method, seed=seed, progress=False, **settings).model
-        retain = problem.mean_nll(current, "retain")
+        nll = score_sequences(problem, current, retained)["mean_nll"].to_numpy()
+        kept, low, high = _mean(np.exp(-nll), seed)
+        stays = {"retain_nll": nll.mean(), "retain_probability": kept, "retain_low": low, "retain_high": high}
         for k, group in enumerate(groups):
             asked = [qa for qa in problem.direct("forget") if qa.entity in group]
             found = ask(problem, current, asked).mean()
-            rows.append({"request": request, "asked": f"part {k + 1}", **found.to_dict(), "retain_nll": retain})
+            rows.append({"request": request, "asked": f"part {k + 1}", **found.to_dict(), **stays})
     return pd.DataFrame(rows)
 
 
@@ -88,10 +103,11 @@ def _of_concepts(problem: Any, method: str, parts: int, seed: int, settings: dic
             step = _after(requests[k - 1], current, f"request {k}", oracles=[])
             current = unlearn(step, method, seed=seed, progress=False, **settings).model
         kept = draw(problem, current, staying.prompts, staying.seeds)
-        right = read_as(problem, kept, [wanted[p] for p in staying.prompts])
+        right, low, high = _mean(read_as(problem, kept, [wanted[p] for p in staying.prompts]), seed)
+        stays = {"prompt_accuracy": right, "prompt_low": low, "prompt_high": high}
         for name, request, look in zip(names, requests, looks, strict=True):
             found = seen(request, draw(problem, current, look.prompts, look.seeds), look.ids).mean()
-            rows.append({"request": k, "asked": name, **found.to_dict(), "prompt_accuracy": float(right.mean())})
+            rows.append({"request": k, "asked": name, **found.to_dict(), **stays})
     return pd.DataFrame(rows)
 
 

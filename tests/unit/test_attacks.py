@@ -158,6 +158,12 @@ def test_sequential_requests(problem):
     start, end = (table[table["request"] == k].set_index("asked")["nll"] for k in (0, 2))
     assert set(table["request"]) == {0, 1, 2} and (end > start + 0.5).all()
     assert math.isclose(start["part 1"], start["part 2"], abs_tol=0.1)
+    kept = table.groupby("request")[["retain_probability", "retain_low", "retain_high", "retain_nll"]].first()
+    assert (
+        (kept["retain_low"] <= kept["retain_probability"]) & (kept["retain_probability"] <= kept["retain_high"])
+    ).all()
+    assert kept["retain_nll"][0] == pytest.approx(problem.mean_nll(problem.model, "retain"), abs=1e-4)
+    assert (kept["retain_probability"] >= np.exp(-kept["retain_nll"]) - 1e-9).all()  # Jensen
     with pytest.raises(UnlearnkitError, match="4 entities"):
         uk.sequential(problem, "npo", 5)
 
