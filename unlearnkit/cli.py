@@ -53,9 +53,17 @@ def run(
         typer.echo(f"{path.stem:<28} {outcome.folder.name}  {state:<8} {outcome.seconds:7.1f} s  {shown}")
         if outcome.state == "failed":
             failed = True
-            typer.echo((outcome.traceback or "").strip()[-2000:], err=True)
+            typer.echo(_reason(outcome.traceback or "", shown), err=True)
     if failed:
         raise typer.Exit(1)
+
+
+def _reason(traceback: str, folder: Path) -> str:
+    """Why a run failed: the one sentence of an error of ours, otherwise the end of the traceback."""
+    kind, _, sentence = traceback.strip().rpartition("\n")[2].partition(": ")
+    if kind.rpartition(".")[2] in ("UnlearnkitError", "DivergedError"):
+        return f"error: {sentence} (traceback: {folder / 'status.json'})"
+    return traceback.strip()[-2000:]
 
 
 def _given(pairs: list[str], profile: str | None) -> dict[str, bool | int | float | str | None]:

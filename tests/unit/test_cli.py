@@ -29,6 +29,17 @@ def test_run_records_and_a_failed_notebook_exits_1(cli: Cli, tiny: Callable[...,
     assert "ZeroDivisionError" in (tmp_path / "all.html").read_text()
 
 
+def test_bad_data_in_a_notebook_is_one_line(cli: Cli, tiny: Callable[..., Path], tmp_path: Path) -> None:
+    tiny("import unlearnkit as uk", "uk.load_problem('nowhere.jsonl')")
+    done = cli("run", "01_tiny", "--profile", "smoke")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: nowhere.jsonl can't be read: No such file or directory; give the path")
+    (status,) = tmp_path.glob("runs/01_tiny/*/status.json")
+    assert line.endswith(f"(traceback: {status.relative_to(tmp_path)})")
+    assert "Traceback" in json.loads(status.read_text())["traceback"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
