@@ -161,6 +161,7 @@ def load_problem(
             hub ids / folders of the ones you have.
         revision: hub revision of `model`.
         options: of the world: `n_authors`, `facts` (authors); `data` (tofu: a folder or dataset id);
+            `least` questions below which a request is refused before anything is trained (worlds of text, JSONL);
             `steps` and other `TextRecipe` fields for the tiny model trained on it; images: `anchor`, `judge`,
             `images` (canvas), `prompts` and `preserve` (stable-diffusion), fields of `ImageRecipe`.
 
@@ -253,6 +254,9 @@ def _problem(
         raise UnlearnkitError(f"forget = {forget!r} is not a request; give a split, an entity, or a list of them.")
     request = "+".join(names)
     splits = split(world, forget)
+    least, asked = recipe.pop("least", 0), sum(qa.primary for qa in splits["forget"])
+    if asked < least:
+        raise UnlearnkitError(f"the request names {asked} questions, too few to measure; name at least {least}.")
     values: dict[str, list[str]] = {}
     for qa in world.items:
         if qa.kind and qa.value:

@@ -96,6 +96,8 @@ def test_what_differs_has_another_digest(tiny: Notebook, tmp_path: Path, monkeyp
     path = tiny("1")
     assert plan(path, {"world": "authors"}).config.world == "authors"
     assert plan(path, {"world": "./authors,mine.jsonl"}).config.world == f"{tmp_path}/authors,{tmp_path}/mine.jsonl"
+    (tmp_path / "authors" / "config.json").write_text("{}")  # a model's folder needs no ./ in front
+    assert plan(path, {"world": "authors"}).config.world == f"{tmp_path}/authors"
     before = plan(path, {"world": "authors,mine.jsonl"}).digest
     Path("mine.jsonl").write_text("2")
     assert plan(path, {"world": "authors,mine.jsonl"}).digest != before

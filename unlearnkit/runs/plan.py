@@ -16,6 +16,7 @@ from unlearnkit.paths import data_dir, notebooks_dir
 from unlearnkit.runs.config import Config, resolve
 from unlearnkit.runs.parameters import Scalar, declared
 
+MARKS = ("config.json", "model_index.json", "adapter_config.json", "metadata.jsonl")  # a model or data of one's own
 PACKAGE = Path(__file__).resolve().parents[1]
 # Code that no notebook's numbers can depend on; of `runs` only what works inside the kernel counts.
 NOT_COVERED = ("cli.py", "bench/", "runs/")
@@ -193,11 +194,13 @@ def _stamp(folder: Path, depth: int = 3) -> Any:
 
 
 def _found(word: str, folder: Path) -> Path | None:
-    """What a word names, if it has a separator or a suffix: `authors` stays a name beside a folder of that name."""
-    if "\0" in word or not (os.sep in word or Path(word).suffix):
+    """What a word names here. `authors` stays a name beside a folder of that name that holds neither model nor data."""
+    if not word or "\0" in word:
         return None
     path = Path(os.path.abspath(folder / word))
-    return path if os.path.exists(path) else None
+    if os.sep in word or Path(word).suffix:
+        return path if os.path.exists(path) else None
+    return path if any((path / name).is_file() for name in MARKS) else None
 
 
 def _paths(value: Scalar, folder: Path) -> Iterator[Path]:
