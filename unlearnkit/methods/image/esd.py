@@ -83,8 +83,8 @@ class ESD(ImageMethod):
         "Erased Stable Diffusion (ESD)",
         "Gandikota et al. 2023, arXiv 2303.07345",
         r"F=\|\epsilon_\theta(x_t,c)-[\epsilon_0(x_t,\emptyset)-\eta(\epsilon_0(x_t,c)-\epsilon_0(x_t,\emptyset))]\|^2",
-        "eta 1 (paper), partial denoises at guidance 3 (authors' code); a retain term is added and tuned for the "
-        "built-in world, alpha 0 is the paper's; the trajectories are a bank computed once",
+        "eta 1 and no retain term (paper), partial denoises at guidance 3 (authors' code), here a bank computed once; "
+        "tuned for the built-in world: eta 2, alpha 5",
         "related concepts drift with it; an inverted embedding brings the concept back",
     )
     needs: ClassVar[tuple[str, ...]] = ("retain",)
