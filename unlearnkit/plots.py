@@ -200,8 +200,10 @@ def plot_card(cards: Mapping[str, pd.DataFrame], measure: str, xlabel: str) -> F
                 ax.plot([row[who]] * 2, [y - 0.35, y + 0.35], color=COLORS[who], lw=2, label=who)
             ax.plot([row["low"], row["high"]], [y, y], color=COLORS["unlearned"], lw=2)
             ax.plot(row["before"], y, "|", ms=8, mew=2, color="0.3", label="before the attack")
-            fill = COLORS["unlearned"] if row["found"] == 1 else "white"
-            ax.plot(row["after"], y, "o", ms=6, color=COLORS["unlearned"], mfc=fill, label="after it")
+            fill, said = (
+                (COLORS["unlearned"], "after it: found") if row["found"] == 1 else ("white", "after it: nothing")
+            )
+            ax.plot(row["after"], y, "o", ms=6, color=COLORS["unlearned"], mfc=fill, label=said)
         ax.set(title=method, xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
         ax.margins(x=0.06)
     axes[0, 0].set_yticks(range(len(names)), [n.replace("_", " ") for n in names])
