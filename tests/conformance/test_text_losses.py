@@ -177,13 +177,17 @@ def on_the_toy(name: str, **settings: Any) -> tuple[Any, toy.Toy, Plain, StepBat
     return method, model, before, StepBatch(views, reference, 0)
 
 
-CASES = [(name, "nll") for name in GRADIENT] + [(name, "kl") for name in GRADIENT if with_kl(name)]
+CASES: list[tuple[str, str, dict[str, Any]]] = [
+    *((name, "nll", {}) for name in GRADIENT),
+    *((name, "kl", {}) for name in GRADIENT if with_kl(name)),
+    *(("dpo", retain, {"preferred": "alternates"}) for retain in ("nll", "kl")),
+]
 
 
-@pytest.mark.parametrize(("name", "retain"), CASES)
-def test_value_and_gradient(name: str, retain: str) -> None:
+@pytest.mark.parametrize(("name", "retain", "option"), CASES)
+def test_value_and_gradient(name: str, retain: str, option: dict[str, Any]) -> None:
     settings = {"retain_loss": retain} if "retain_loss" in METHODS["text"][name].model_fields else {}
-    method, model, before, batch = on_the_toy(name, **settings)
+    method, model, before, batch = on_the_toy(name, **settings, **option)
     losses = method.objectives(model, batch)
     frozen = Plain.of(model)
     formulas = {

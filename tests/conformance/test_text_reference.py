@@ -49,7 +49,7 @@ def of_all(model: Any, data: Any, view: str) -> AnswerTokens:
 
 @pytest.mark.parametrize(
     ("name", "views"),
-    [("npo", ["forget"]), ("dpo", ["forget", "refusal"]), ("undial", ["forget"]), ("whp", ["baseline"])],
+    [("npo", ["forget"]), ("dpo", ["forget", "preferred"]), ("undial", ["forget"]), ("whp", ["baseline"])],
 )
 @pytest.mark.parametrize("lora", [0, 2])
 def test_cached_reference_equals_a_live_frozen_copy(problem: Any, name: str, views: list[str], lora: int) -> None:

@@ -21,7 +21,7 @@ Sequences = list[tuple[list[int], int]]  # token ids, position of the first answ
 FORGET: Sequences = [([0, 1, 2, 3], 2), ([1, 0, 2, 2, 1, 3], 3)]  # answers of two and of three tokens
 RETAIN: Sequences = [([2, 0, 1, 3], 2), ([1, 1, 0, 3], 2)]
 REFUSAL: Sequences = [([0, 1, 0, 0, 3], 2), ([1, 0, 2, 1, 3], 3)]  # the questions of FORGET, other answers
-VIEWS = {"forget": FORGET, "retain": RETAIN, "refusal": REFUSAL}
+VIEWS = {"forget": FORGET, "retain": RETAIN, "refusal": REFUSAL, "preferred": REFUSAL}
 
 
 class Toy(nn.Module):

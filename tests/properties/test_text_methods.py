@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import pandas as pd
 import pytest
@@ -22,10 +23,28 @@ from unlearnkit.problem import TextProblem
 from unlearnkit.unlearning import configure_method
 from unlearnkit.worlds.records import QA
 
-ALL = sorted(METHODS["text"])
-GRADIENT = [name for name in ALL if not hasattr(METHODS["text"][name], "apply")]
+
+class AltPO(METHODS["text"]["dpo"]):  # type: ignore[misc]
+    """An option that changes what is trained on, tested as if it were a method."""
+
+    preferred: Literal["idk", "alternates"] = "alternates"
+
+
+OPTIONS = {"dpo_alternates": AltPO}
+ALL = sorted([*METHODS["text"], *OPTIONS])
+GRADIENT = [name for name in ALL if not hasattr(METHODS["text"].get(name), "apply")]
 TRAINING_FREE = [name for name in ALL if name not in GRADIENT]
+# six authors and sixty steps teach no model to follow an instruction
+FREE: dict[str, dict[str, Any]] = {"in_context": {"least": 0.0}}
 QUICK: dict[str, Any] = {"steps": 3, "batch_size": 4, "lr": 3e-3, "progress": False, "trace_every": 1}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _options() -> Iterator[None]:
+    METHODS["text"].update(OPTIONS)
+    yield
+    for name in OPTIONS:
+        del METHODS["text"][name]
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:
@@ -53,7 +72,7 @@ def test_zero_steps_and_zero_learning_rate_are_the_identity(small_problem: Any, 
 @pytest.mark.parametrize("name", ALL)
 def test_same_seed_same_result_and_the_original_is_left_alone(small_problem: Any, name: str) -> None:
     before = weights(small_problem.model)
-    settings = QUICK if name in GRADIENT else {"progress": False}
+    settings = QUICK if name in GRADIENT else {"progress": False, **FREE.get(name, {})}
     first, again, other = (uk.unlearn(small_problem, name, seed=s, **settings) for s in (3, 3, 4))
     assert same(weights(first.model), weights(again.model))
     assert torch.equal(logits(small_problem, first.model), logits(small_problem, again.model))
@@ -186,25 +205,31 @@ def test_looking_at_the_gradients_does_not_change_the_result(small_problem: Any,
         torch.testing.assert_close(seen[n], unseen[n], rtol=1e-3, atol=3e-4)
 
 
+@pytest.mark.parametrize("kind", ["salun", "wagle", "random"])
 @pytest.mark.parametrize("name", GRADIENT)
-def test_masked_out_weights_stay_bit_identical(small_problem: Any, name: str) -> None:
+def test_masked_out_weights_stay_bit_identical(
+    small_problem: Any, name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Weight decay included: an optimiser decays what has no gradient too."""
-    method, _ = configure_method("text", name, {})
-    model = small_problem.original.fresh()
-    names = method.trainable(model)
-    free = {n: p for n, p in model.named_parameters() if names is None or n in names}
-    mask = MASKS["random"](model, free, None, 0.3, 5)
-    unlearned = uk.unlearn(
-        small_problem, name, seed=5, mask="random", mask_share=0.3, weight_decay=0.5, **{**QUICK, "lr": 1e-2}
-    )
-    after, before = weights(unlearned.model), weights(small_problem.model)
+    masks: list[dict[str, torch.Tensor]] = []
+    real = MASKS[kind]
+
+    def watched(*given: Any) -> dict[str, torch.Tensor]:
+        masks.append(real(*given))
+        return masks[-1]
+
+    monkeypatch.setitem(MASKS, kind, watched)
+    settings = {**QUICK, "mask": kind, "mask_share": 0.3, "weight_decay": 0.5, "lr": 1e-2, "trace_every": 0}
+    after, before = weights(uk.unlearn(small_problem, name, seed=5, **settings).model), weights(small_problem.model)
+    (mask,) = masks
     moved = 0
     for n in before:
         held = mask[n] == 0 if n in mask else torch.ones_like(before[n], dtype=torch.bool)
         assert torch.equal(after[n][held], before[n][held]), n
         moved += int((after[n] != before[n]).sum())
-    open_weights = sum(int(m.sum()) for m in mask.values())
-    assert 0.5 * open_weights < moved <= open_weights
+    free = sum(int(m.sum()) for m in mask.values())
+    assert free == round(0.3 * sum(m.numel() for m in mask.values()))
+    assert 0.5 * free < moved <= free
 
 
 @pytest.mark.parametrize("name", GRADIENT)
@@ -255,9 +280,9 @@ def test_lora_saves_an_adapter_that_peft_loads_again(small_problem: Any, name: s
     torch.testing.assert_close(logits(small_problem, load_model(folder)), wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [n for n in ALL if n != "guardrail"])  # which refuses, see conformance
+@pytest.mark.parametrize("name", [n for n in ALL if n not in ("guardrail", "in_context")])  # see conformance
 def test_saved_and_loaded_again_says_the_same(small_problem: Any, name: str, tmp_path: Any) -> None:
-    settings = QUICK if name in GRADIENT else {}
+    settings = QUICK if name in GRADIENT else FREE.get(name, {})
     unlearned = uk.unlearn(small_problem, name, **settings)
     folder = unlearned.save(tmp_path / "saved", small_problem.tokenizer)
     assert torch.equal(logits(small_problem, load_model(folder)), logits(small_problem, unlearned.model))
@@ -320,7 +345,7 @@ def test_accumulated_micro_batches_are_one_batch(name: str, tmp_path: Any, monke
 
 @pytest.mark.parametrize("name", TRAINING_FREE)
 def test_training_free_methods_take_no_step(small_problem: Any, name: str) -> None:
-    unlearned = uk.unlearn(small_problem, name)
+    unlearned = uk.unlearn(small_problem, name, **FREE.get(name, {}))
     assert unlearned.trace.empty and unlearned.cost["steps"] == 0 and unlearned.method == name
 
 

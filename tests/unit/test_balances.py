@@ -104,3 +104,34 @@ def test_salun_and_wagle_find_the_weight_that_matters():
         assert mask["weight"].tolist() == [[1.0, 0.0]], name
     random = MASKS["random"](model, parameters, OneBatch(), 0.5, 0)
     assert float(random["weight"].sum()) == 1.0
+
+
+class Linear:
+    """Losses linear in the weights, so that these are their gradients in every batch."""
+
+    forget, retain = torch.tensor([[1.0, -3.0, 0.5, 0.0]]), torch.tensor([[4e-6, 1e-6, -2e-6, 9.0]])
+
+    def losses(self, model, view, batches):
+        for _ in range(batches):
+            yield (getattr(self, view) * model.weight).sum()
+
+
+def test_wagle_scores_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S = |(θ − g_r/μ) ⊙ g_f|, μ = 1e-6; a weight that matters to retain as well can overtake a larger |g_f|."""
+    seen = {}
+
+    def watched(scores, share):
+        seen.update(scores=scores["weight"], share=share)
+        return _top(scores, share)
+
+    monkeypatch.setattr("unlearnkit.masks._top", watched)
+    model = torch.nn.Linear(4, 1, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(torch.tensor([[0.5, 2.0, 1.0, 7.0]]))
+    parameters = dict(model.named_parameters())
+    mask = MASKS["wagle"](model, parameters, Linear(), 0.25, 0)
+    wanted = [abs((0.5 - 4) * 1.0), abs((2.0 - 1) * -3.0), abs((1.0 + 2) * 0.5), 0.0]
+    assert seen["scores"].tolist()[0] == pytest.approx(wanted, rel=1e-5) and mask["weight"].tolist() == [[1, 0, 0, 0]]
+    assert MASKS["salun"](model, parameters, Linear(), 0.25, 0)["weight"].tolist() == [[0, 1, 0, 0]]
+    drawn = [MASKS["random"](model, parameters, None, 0.5, seed)["weight"].tolist() for seed in (0, 0, 1, 2, 3)]
+    assert drawn[0] == drawn[1] and any(d != drawn[0] for d in drawn) and all(sum(d[0]) == 2 for d in drawn)

@@ -12,6 +12,7 @@ from unlearnkit.methods.text.grad_ascent import GradAscent
 from unlearnkit.methods.text.grad_diff import GradDiff
 from unlearnkit.methods.text.guardrail import Guardrail
 from unlearnkit.methods.text.idk_nll import IdkNLL
+from unlearnkit.methods.text.in_context import InContext
 from unlearnkit.methods.text.npo import NPO, npo_loss
 from unlearnkit.methods.text.oracle import Oracle
 from unlearnkit.methods.text.pdu import PDU, pdu_loss
@@ -44,6 +45,7 @@ __all__ = [
     "GradDiff",
     "Guardrail",
     "IdkNLL",
+    "InContext",
     "Oracle",
     "Reference",
     "RetainFinetune",
