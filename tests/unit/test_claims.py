@@ -12,11 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import unlearnkit as uk
 from unlearnkit import claims
 from unlearnkit.claims import COLUMNS, Evidence, Ledger, Verdict, judge, read_ledger, verdicts
 from unlearnkit.errors import UnlearnkitError
+from unlearnkit.runs.parameters import declared
+from unlearnkit.runs.plan import parameters_cell, read_notebook, source_of
 from unlearnkit.runs.report import render
 
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 LEDGER = read_ledger()
 RULE = """
 fixed: 2026-01-01
@@ -221,12 +225,36 @@ def test_the_report_opens_with_the_verdicts_and_escapes_them(tmp_path: Path, mon
 # the ledger itself
 
 
+def cells(name: str) -> tuple[dict[str, Any], str]:
+    """The parameters of a notebook (of a draft too), and all its code."""
+    (path,) = [p for p in (NOTEBOOKS / f"{name}.ipynb", NOTEBOOKS / "drafts" / f"{name}.ipynb") if p.is_file()]
+    notebook = read_notebook(path)
+    code = "\n".join(source_of(cell) for cell in notebook["cells"] if cell["cell_type"] == "code")
+    return declared(source_of(parameters_cell(notebook, name))), code
+
+
 def test_the_ledger_covers_both_branches_and_all_kinds() -> None:
     assert len(LEDGER.claims) >= 20
     for branch in ("text", "image"):
         kinds = [claim.kind for claim in LEDGER.claims if claim.branch == branch]
         assert {"efficacy", "side effect", "measurement"} == set(kinds) and len(kinds) >= 8
     assert LEDGER.fixed and all("arXiv" in claim.source for claim in LEDGER.claims)
+
+
+@pytest.mark.parametrize("claim", LEDGER.claims, ids=lambda claim: claim.id)
+def test_a_claim_refers_to_what_exists(claim: claims.Claim) -> None:
+    assert claim.id.startswith(claim.branch)
+    parameters, code = cells(claim.notebook)
+    assert {"profile", *claim.needs} <= set(parameters)
+    for rows in claim.effect.rows:
+        known = rows.experiment in uk.ATTACKS[claim.branch] or f'"{rows.experiment}"' in code
+        assert known, f"nothing writes rows of experiment {rows.experiment}"
+        measured = rows.measure in uk.METRICS or f'"{rows.measure}"' in code
+        if rows.experiment in uk.ATTACKS[claim.branch] or rows.experiment.startswith("relearn"):
+            measured = rows.measure in uk.ATTACKS[claim.branch][rows.experiment.split("_retain")[0]].higher_is_found
+        assert measured, f"nothing measures {rows.measure}"
+        if rows.method:
+            assert rows.method in uk.METHODS[claim.branch]
 
 
 def test_an_effect_that_is_nothing_supports_no_claim() -> None:
