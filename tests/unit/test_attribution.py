@@ -16,6 +16,7 @@ from captum.attr import FeatureAblation, LLMAttribution, TextTokenInput
 import unlearnkit as uk
 from unlearnkit.attribution import VIEWS, random_change
 from unlearnkit.attribution.image.attention import map_entropy, overlap
+from unlearnkit.attribution.text.data import SCORERS, Sketch, recall_at, record_gradient
 from unlearnkit.attribution.text.layers import cka, decoder_layers, patching_drops, pca_similarity, unlearning_depth
 from unlearnkit.attribution.text.tokens import answer_log_probability, question_of
 from unlearnkit.attribution.text.weights import jaccard
@@ -218,9 +219,7 @@ def test_weights_shares_masks_and_their_control(small_problem: Any, unlearned: A
     hits = table[table["who"] == "unlearned"].set_index("measure")["value"]
     control = table[table["who"] == "random"].set_index("measure")["value"]
     assert [hits["random_hit"], control["random_hit"]] == pytest.approx([0.25, 0.25], abs=0.03)
-    masked = uk.unlearn(
-        small_problem, "grad_diff", steps=4, lr=3e-3, mask="salun", mask_share=0.25, progress=False
-    )
+    masked = uk.unlearn(small_problem, "grad_diff", steps=4, lr=3e-3, mask="salun", mask_share=0.25, progress=False)
     inside = uk.attribute(small_problem, masked, "weights", mask_share=0.25).set_index(["who", "measure"])["value"]
     assert inside["unlearned", "salun_hit"] > 0.99 and inside["random", "salun_hit"] < 0.4
     whole = table[table["who"] == "original"].set_index("measure")["value"]
@@ -250,6 +249,57 @@ def test_every_view_runs_on_other_architectures_and_leaves_the_models_alone(fore
     assert all(torch.equal(before[n], again[n]) for n in before)
 
 
+def coded_of(problem: Any, items: Any) -> list[Any]:
+    return encode(problem.tokenizer, problem.template, [(qa.question, qa.answer) for qa in items], 96)
+
+
+def test_tracin_by_captum_is_the_mean_dot_product_of_gradients(small_problem: Any) -> None:
+    model, pad = small_problem.original.fresh(), pad_id(small_problem.tokenizer)
+    queries = coded_of(small_problem, small_problem.direct("forget")[:2])
+    records = coded_of(small_problem, small_problem.direct("retain")[:5])
+    grads = [record_gradient(model, c, pad, torch.device("cpu")) for c in (*queries, *records)]
+    wanted = [np.mean([float(q @ r) for q in grads[:2]]) for r in grads[2:]]
+    assert SCORERS["tracin"](small_problem, model, queries, records, 0) == pytest.approx(wanted, rel=1e-3)
+    unit = [g / g.norm() for g in grads]
+    cosine = [np.mean([float(q @ r) for q in unit[:2]]) for r in unit[2:]]
+    assert SCORERS["gradient"](small_problem, model, queries, records, 0) == pytest.approx(cosine, rel=1e-3)
+
+
+def test_trak_is_the_inverse_of_the_kernel_and_the_sketch_keeps_dot_products(small_problem: Any) -> None:
+    model, pad = small_problem.original.fresh(), pad_id(small_problem.tokenizer)
+    queries = coded_of(small_problem, small_problem.direct("forget")[:2])
+    records = coded_of(small_problem, small_problem.direct("retain")[:5])
+    gradients = [record_gradient(model, c, pad, torch.device("cpu")) for c in (*queries, *records)]
+    sketch = Sketch(len(gradients[0]), 64, 0)
+    features = torch.stack([sketch(g) for g in gradients]).double().numpy()
+    q, phi = features[:2].mean(0), features[2:]
+    penalty = 0.1 * np.trace(phi @ phi.T) / 5
+    wanted = phi @ np.linalg.solve(phi.T @ phi + penalty * np.eye(64), q)
+    found = SCORERS["trak"](small_problem, model, queries, records, 0, size=64)
+    assert found == pytest.approx(wanted, rel=1e-4)
+    large = Sketch(len(gradients[0]), 2048, 1)
+    a, b = gradients[0], gradients[0] + gradients[3]
+    assert float(large(a) @ large(b)) == pytest.approx(float(a @ b), rel=0.2)
+
+
+def test_records_left_out_of_a_request_are_found_and_chance_does_not(small_problem: Any, unlearned: Any) -> None:
+    table = uk.attribute(small_problem, unlearned, "data")
+    assert set(table["who"]) == {"original", "unlearned", "random"}
+    one = table[(table["who"] == "original") & (table["measure"] == "gradient")].sort_values("place")
+    assert list(one["place"]) == list(range(1, len(one) + 1)) and one["value"].is_monotonic_decreasing
+    found = recall_at(table, k=3)
+    assert found.loc[("original", "words"), "recall"] == 1  # the name alone gives them away
+    assert (found["chance"] == 3 / len(one)).all() and (found["n"] == 1).all()
+
+
+def test_recall_by_hand() -> None:
+    rows = [("original", "a", "left out", place) for place in (1, 2, 5, 9)]
+    rows += [("original", "a", "retain", place) for place in (3, 4, 6, 7, 8, 10)]
+    table = pd.DataFrame(rows, columns=["who", "measure", "label", "place"])
+    row = recall_at(table).loc[("original", "a")]
+    assert (row["recall"], row["chance"], row["n"], row["k"]) == (0.5, 0.4, 4, 4) and row["low"] < 0.5 < row["high"]
+
+
 @pytest.mark.parametrize("kind", tiny_pipelines.KINDS)
 def test_attention_maps_of_pipelines(kind: str, tmp_path: Any) -> None:
     folder = tiny_pipelines.save(kind, tmp_path / kind)
@@ -271,13 +321,14 @@ def test_attention_maps_of_pipelines(kind: str, tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("view", "settings", "message"),
     [
-        ("token", {}, "text view 'token' is unknown; known: landscape, layers, tokens, weights.*'tokens'"),
+        ("token", {}, "text view 'token' is unknown; known: data, landscape, layers, tokens, weights.*'tokens'"),
         ("tokens", {"method": "lime"}, "setting 'method' of view tokens can't be 'lime'"),
         ("tokens", {"sample": 3}, "setting 'sample' of view tokens.*its settings are method, prompt"),
         ("tokens", {"prompt": "Who?"}, "needs a target"),
         ("tokens", {"prompt": "", "target": "x"}, "the prompt has no tokens of its own"),
         ("landscape", {"first": 2.0}, "first = 2 must be below last = 1.25"),
         ("weights", {"masks": ("salum",)}, "mask 'salum' is unknown"),
+        ("data", {"scores": ("track",)}, "data attribution 'track' is unknown"),
     ],
 )
 def test_bad_input(small_problem: Any, unlearned: Any, view: str, settings: dict[str, Any], message: str) -> None:
