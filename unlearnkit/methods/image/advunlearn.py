@@ -50,11 +50,11 @@ class AdvUnlearn(ImageMethod):
         "each step costs as much again for every attack step",
     )
     needs: ClassVar[tuple[str, ...]] = ()
-    loop = {"lr": 3e-4, "steps": 50, "batch_size": 16}
+    loop = {"lr": 4.2e-5, "steps": 100, "batch_size": 16}
     search = {"alpha": [1.0, 5.0, 20.0]}
 
     trained: Literal["text_encoder"] = "text_encoder"  # type: ignore[assignment]
-    alpha: float = Field(5.0, ge=0)  # w: weight of the retain term
+    alpha: float = Field(20.0, ge=0)  # w: weight of the retain term
     eta: float = Field(1.0, ge=0)  # η: strength of the negative guidance
     attack_steps: int = Field(4, ge=0)  # of the adversary, each step of training; 0 is ESD on the text encoder
     attack_lr: float = Field(0.1, gt=0)  # its step size, in units of the root mean square of the embedding table

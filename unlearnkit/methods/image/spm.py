@@ -32,7 +32,7 @@ class SPM(ImageMethod):
     )
     needs: ClassVar[tuple[str, ...]] = ()
     loop = {"lr": 1e-3, "steps": 100, "batch_size": 24, "lora": 1}
-    search = {"eta": [0.5, 1.0, 2.0]}
+    search = {"eta": [0.5, 1.0, 2.0], "alpha": [1.0, 10.0, 100.0, 1000.0]}
 
     trained: Trained = "attn2"
     alpha: float = Field(1000.0, ge=0)  # weight of the retain term
