@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
-from unlearnkit.methods.image.base import ImageMethod, parts, predictions
+from unlearnkit.methods.image.base import ImageMethod, denoiser_weights, parts, predictions
 from unlearnkit.methods.image.esd import Bank, trajectory_bank
 from unlearnkit.methods.image.spm import preserved_bank
 from unlearnkit.models.free_tokens import all_tokens, embed_with, encoders, free_tokens, own_tokens, table_sizes
@@ -63,7 +63,8 @@ class AdvUnlearn(ImageMethod):
     start_guidance: float = 3.0  # of a partial denoise
 
     def trainable(self, model: nn.Module) -> list[str]:
-        """The weights of the text encoders."""
+        """The weights of the text encoders; raises UnlearnkitError where no cross-attention hears them."""
+        denoiser_weights(model, "attn2", type(self).__name__)
         return [n for n, _ in model.named_parameters() if n.startswith("text_encoder")]
 
     def lora_targets(self, model: nn.Module, names: list[str] | None) -> list[str]:
