@@ -80,7 +80,7 @@ def test_the_notebook_shows_the_solutions() -> None:
     texts = [
         ast.get_source_segment(source, node) for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)
     ]
-    cells = json.loads((ROOT / "notebooks" / "drafts" / "03_llm_limitations.ipynb").read_text("utf-8"))["cells"]
+    cells = json.loads((ROOT / "notebooks" / "03_llm_limitations.ipynb").read_text("utf-8"))["cells"]
     prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     assert re.findall(r"<details><summary>Solution</summary>\n\n```python\n(.*?)\n```", prose, re.DOTALL) == texts
