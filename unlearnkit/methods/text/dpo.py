@@ -20,7 +20,9 @@ from unlearnkit.text import answer_tokens, collate, context_length, encode, gene
 ANSWER_TOKENS = 32  # of a sampled answer
 BATCH = 256  # sampled answers read at once
 ROUNDS, HOTTER = 8, 1.25  # how often a question is asked again, and by how much the temperature rises
-COOL = 0.3  # temperature of what follows the first token of another value
+FIRST = 4.0  # times the temperature for the first token of a value
+CHOICES = 8  # first tokens of a value that may be drawn
+COOL = 0.3  # temperature of what follows the first token of a value
 ENDLESS = 1 << 30  # tokens: what is too long is left out afterwards
 
 
@@ -31,10 +33,10 @@ def dpo_loss(chosen: Tensor, chosen_0: Tensor, rejected: Tensor, rejected_0: Ten
 
 @contextmanager
 def first_token_at(model: Any, temperature: float) -> Iterator[None]:
-    """While open, the first token of a generated text is drawn at `temperature`, the rest at `COOL`.
+    """While open, the first token of a generated text is drawn at `temperature` from the `CHOICES` likeliest ones.
 
-    (Generation itself has to ask for `COOL`.) A value is chosen by its first token; at one temperature for all, the
-    rest of it would be noise before another value is chosen.
+    The rest is drawn at the temperature of the generation, which has to be `COOL`. A value is chosen by its first
+    token; hot enough all along to choose another one, its rest would be noise.
     """
     first = [False]
 
@@ -42,7 +44,10 @@ def first_token_at(model: Any, temperature: float) -> Iterator[None]:
         first[0] = (kwargs["input_ids"] if "input_ids" in kwargs else args[0]).shape[1] > 1
 
     def scale(_: Any, __: Any, logits: Tensor) -> Tensor:
-        return logits * (COOL / temperature) if first[0] else logits
+        if not first[0]:
+            return logits
+        least = logits.topk(min(CHOICES, logits.shape[-1])).values[..., -1:]
+        return torch.where(logits < least, -torch.inf, logits * (COOL / temperature))
 
     handles = [
         model.register_forward_pre_hook(look, with_kwargs=True),
@@ -59,9 +64,9 @@ def alternates(problem: Any, seed: int, samples: int, temperature: float) -> lis
     """Each forget question with another answer: of `samples` drawn from the original, the likeliest that is not true.
 
     Where the record's value is known, the original goes on from what stands before it in the answer, its first token
-    drawn at `temperature`, and a sample counts as true when it holds the value. Elsewhere it gives whole answers drawn
-    at `temperature`. Questions whose samples are all true are asked again at a temperature `HOTTER` times as high.
-    Nothing is drawn from the records' perturbed answers, which the evaluation uses.
+    drawn `FIRST` times as hot (`first_token_at`), and a sample counts as true when it holds the value. Elsewhere it
+    gives whole answers, drawn at `temperature`. Questions whose samples are all true are asked again at a temperature
+    `HOTTER` times as high. Nothing is drawn from the records' perturbed answers, which the evaluation uses.
 
     Raises:
         UnlearnkitError: a question to which no sample is another answer.
@@ -76,7 +81,7 @@ def alternates(problem: Any, seed: int, samples: int, temperature: float) -> lis
             left = [i for i, start in enumerate(begun) if i not in best and bool(start) == started]
             if not left:
                 continue
-            with first_token_at(problem.model, hot) if started else nullcontext():
+            with first_token_at(problem.model, FIRST * hot) if started else nullcontext():
                 drawn = generate(
                     problem.model, problem.tokenizer, problem.template, [asked[i][0] for i in left], ANSWER_TOKENS,
                     BATCH, samples, COOL if started else hot, seed, starts=[begun[i].rstrip() for i in left],
@@ -99,7 +104,7 @@ def alternates(problem: Any, seed: int, samples: int, temperature: float) -> lis
 
 
 def _likelihoods(problem: Any, answers: list[tuple[int, str, str]]) -> list[tuple[int, str, float]]:
-    """(record, answer, mean NLL under the original) of (record, question, answer), without those that are too long."""
+    """(record, answer, summed NLL under the original) of (record, question, answer); too long ones are left out."""
     model, pad = problem.model, pad_id(problem.tokenizer)
     longest, found = context_length(model), []
     encoded = encode(
@@ -110,7 +115,7 @@ def _likelihoods(problem: Any, answers: list[tuple[int, str, str]]) -> list[tupl
         for begin in range(0, len(kept), BATCH):
             rows = kept[begin : begin + BATCH]
             (tokens,) = answer_tokens(model, collate(encoded, rows, pad).to(problem.device))
-            for k, nll in zip(rows, (tokens.nll / tokens.lengths).tolist(), strict=True):
+            for k, nll in zip(rows, tokens.nll.tolist(), strict=True):
                 found.append((answers[k][0], answers[k][2], nll))
     return found
 
@@ -134,7 +139,7 @@ class DPO(TextMethod):
     preferred: Literal["idk", "alternates"] = "idk"  # y_w
     beta: PositiveFloat = 0.06  # β
     samples: PositiveInt = 8  # answers drawn a question, for the alternates
-    temperature: PositiveFloat = 2.0  # they are drawn at, the rest of a value cooler
+    temperature: PositiveFloat = 1.0  # they are drawn at
 
     def views(self, problem: Any, seed: int) -> dict[str, list[tuple[str, str]]]:
         if self.preferred == "idk":
