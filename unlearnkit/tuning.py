@@ -78,7 +78,10 @@ def search(
     steps: list[int],
     worst: float,
 ) -> pd.DataFrame:
-    """`trials` trials of the method's `search` and, of a gradient method, lr and steps; `run` gives loss and parts."""
+    """`trials` trials of the method's `search` and, of a gradient method, steps and lr; `run` gives loss and parts.
+
+    A method whose `search` has an "lr" is tried in that range instead of the common one.
+    """
     cls = METHODS[modality][method]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=trials // 2))
@@ -87,9 +90,9 @@ def search(
         trial = study.ask()
         settings: dict[str, Any] = {}
         if not hasattr(cls, "apply"):
-            settings["lr"] = _two_digits(trial.suggest_float("lr", *LEARNING_RATE, log=True))
+            settings["lr"] = _two_digits(trial.suggest_float("lr", *cls.search.get("lr", LEARNING_RATE), log=True))
             settings["steps"] = trial.suggest_categorical("steps", steps)
-        for name, space in cls.search.items():
+        for name, space in ((n, s) for n, s in cls.search.items() if n != "lr"):
             if isinstance(space, list):
                 settings[name] = trial.suggest_categorical(name, space)
             else:
