@@ -14,7 +14,7 @@ import torch
 
 from unlearnkit.data import TextData
 from unlearnkit.errors import UnlearnkitError
-from unlearnkit.models.builtin import DEFAULT_FORGET, fitting_context, text_checkpoint, text_recipes
+from unlearnkit.models.builtin import DEFAULT_FORGET, fitting_sizes, text_checkpoint, text_recipes
 from unlearnkit.models.load import check_pair, check_source, device_of, load_model, load_tokenizer
 from unlearnkit.models.source import ModelSource
 from unlearnkit.registry import Registry
@@ -183,8 +183,8 @@ def load_problem(
         name = Path(world)
         holdout = options.pop("holdout_fraction", 0.05)
         held = world_from_jsonl(name, holdout, seed, [forget] if isinstance(forget, str) else forget or ())
-        if model is None and "context" not in options:  # texts of any length; the built-in worlds fit the recipe's
-            options["context"] = fitting_context(held, **{k: v for k, v in options.items() if k == "vocabulary"})
+        if model is None:
+            options = fitting_sizes(held, options)
         return _problem(held, forget, seed, model, oracles, revision, device, options)
     loader = WORLDS[str(world)]
     return loader(forget, seed, model=model, oracles=oracles, revision=revision, device=device, **options)

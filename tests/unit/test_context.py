@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 
-from unlearnkit.models.builtin import GENERATED, LONGEST, fitting_context
+from unlearnkit.models.builtin import GENERATED, LONGEST, fitting_context, fitting_sizes
 from unlearnkit.models.recipe import corpus_of, train_tokenizer
 from unlearnkit.text import Template, encode
 from unlearnkit.worlds import TextWorld, authors, world_from_jsonl
@@ -42,3 +43,12 @@ def test_bounds(tmp_path: Path, words: int) -> None:
 
 def test_the_built_in_world_fits_the_recipe() -> None:
     assert fitting_context(authors(n_authors=5, facts=5)) == 128
+
+
+def test_sizes_for_texts_of_ones_own() -> None:
+    world = authors(n_authors=5, facts=5)
+    pairs = sum(len(qa.phrasings) for qa in world.items)
+    assert fitting_sizes(world, {}) == {"vocabulary": 4096, "steps": 300, "context": 128}
+    assert fitting_sizes(world, {"batch_size": 8})["steps"] == math.ceil(55 * pairs / 8) > 300  # 55 passes
+    given = {"vocabulary": 300, "steps": 7, "context": 256}
+    assert fitting_sizes(world, given) == given

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ from unlearnkit.worlds.records import QA
 DEFAULT_FORGET = "forget10"
 SHIPPED_ORACLES = 3
 LONGEST = 1024  # tokens of context that a tiny model is given at most
+OWN_VOCABULARY = 4096  # BPE tokens, upper bound, for texts of one's own
+OWN_STEPS, OWN_PASSES = 300, 55  # at least so many steps, and so many passes over the records
 GENERATED = 32  # tokens of an answer that metrics ask for
 
 
@@ -61,6 +63,22 @@ def text_recipes(
             for k in range(1, oracles + 1)
         ),
     ]
+
+
+def fitting_sizes(world: TextWorld, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Sizes of the recipe that suit a file of texts, beside the `given` ones.
+
+    More tokens in the vocabulary and so shorter sequences, a context that holds them, and steps enough to learn them by
+    heart (300 TOFU records: NLL 0.2 after 55 passes).
+    """
+    sizes = {"vocabulary": OWN_VOCABULARY, **given}
+    batch = sizes.get("batch_size", TextRecipe.model_fields["batch_size"].default)
+    pairs = sum(len(qa.phrasings) for qa in world.items)
+    if isinstance(batch, int) and batch > 0:
+        sizes.setdefault("steps", max(OWN_STEPS, math.ceil(OWN_PASSES * pairs / batch)))
+    if "context" not in sizes:
+        sizes["context"] = fitting_context(world, sizes["vocabulary"])
+    return sizes
 
 
 def fitting_context(world: TextWorld, vocabulary: Any = TextRecipe.model_fields["vocabulary"].default) -> int:
