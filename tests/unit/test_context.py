@@ -45,10 +45,10 @@ def test_the_built_in_world_fits_the_recipe() -> None:
     assert fitting_context(authors(n_authors=5, facts=5)) == 128
 
 
-def test_sizes_for_texts_of_ones_own() -> None:
+def test_sizes_for_texts_of_ones_own(tmp_path: Path) -> None:
+    assert fitting_sizes(world_of(tmp_path, 3), {}) == {"vocabulary": 4096, "steps": 300, "context": 128}
     world = authors(n_authors=5, facts=5)
     pairs = sum(len(qa.phrasings) for qa in world.items)
-    assert fitting_sizes(world, {}) == {"vocabulary": 4096, "steps": 300, "context": 128}
-    assert fitting_sizes(world, {"batch_size": 8})["steps"] == math.ceil(55 * pairs / 8) > 300  # 55 passes
+    assert fitting_sizes(world, {})["steps"] == math.ceil(55 * pairs / 64) > 300  # 55 passes
     given = {"vocabulary": 300, "steps": 7, "context": 256}
     assert fitting_sizes(world, given) == given
