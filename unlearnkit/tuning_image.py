@@ -30,7 +30,7 @@ UTILITY = ("ira", "cra", "retain_alignment")  # share of the original's
 CONTROLS = ("retain_finetune", "grad_ascent")  # not tuned: no forget term, no retain term
 TUNED = (
     "uce", "concept_ablation", "salun", "esd", "selective_amnesia", "erasediff", "forget_me_not", "ssd", "sld",
-    "advunlearn",
+    "advunlearn", "spm",
 )  # fmt: skip
 
 
