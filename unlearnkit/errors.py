@@ -10,6 +10,13 @@ class UnlearnkitError(ValueError):
     """Bad input. The command line prints the message alone and exits with 2."""
 
 
+def whole_number(name: str, value: object, least: int = 0) -> int:
+    """`value` when it is a whole number of at least `least`, otherwise an `UnlearnkitError` that says so."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UnlearnkitError(f"{name} = {value!r} is not possible; give a whole number of at least {least}.")
+    return value
+
+
 SHOWN = 30  # choices an error names
 
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unlearnkit.errors import UnlearnkitError
+from unlearnkit.errors import UnlearnkitError, whole_number
 from unlearnkit.metrics.measure import Measured
 from unlearnkit.metrics.measure import measure as measure_text
 from unlearnkit.metrics.table import METRICS, Items, Metric, NotMeasurable, arrays, metric_names
-from unlearnkit.unlearning import Unlearned
+from unlearnkit.unlearning import check_problem, model_of
 
 COLUMNS = [
     "split", "metric", "original", "unlearned", "low", "high", "oracle", "gap", "gap_low", "gap_high", "floor",
@@ -49,6 +49,10 @@ def evaluate(
     Raises:
         UnlearnkitError: an unknown metric, one of the other modality, or something measured with another limit.
     """
+    check_problem(problem)
+    whole_number("limit", limit, 1)
+    whole_number("resamples", resamples)
+    whole_number("seed", seed)
     names = metric_names(problem.modality, metrics)
     mine = measured(problem, unlearned, limit)
     return score(problem, mine, references(problem, limit), names, resamples, seed, metrics is None)
@@ -56,6 +60,7 @@ def evaluate(
 
 def measure(problem: Any, model: Any, limit: int = 100, **options: Any) -> Any:
     """Everything the metrics need of one model, asked once: see `measure_text` and `measure_images` (with pictures)."""
+    model_of(problem, model)
     if problem.modality == "image":
         from unlearnkit.metrics.measure_image import measure_images
 
@@ -66,10 +71,12 @@ def measure(problem: Any, model: Any, limit: int = 100, **options: Any) -> Any:
 def measured(problem: Any, unlearned: Any, limit: int) -> list[Measured]:
     """What `evaluate` accepts, as what was measured of each; raises UnlearnkitError when limits differ."""
     several = unlearned if isinstance(unlearned, (list, tuple)) else [unlearned]
+    if not several:
+        raise UnlearnkitError("there is nothing to evaluate: the list of unlearned models is empty.")
     out = []
     for one in several:
         if not isinstance(one, Measured):
-            one = measure(problem, one.model if isinstance(one, Unlearned) else one, limit)
+            one = measure(problem, model_of(problem, one), limit)
         out.append(one)
     wanted = references(problem, limit)[0].items.index
     for one in out:

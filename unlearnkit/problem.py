@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from unlearnkit.data import TextData
-from unlearnkit.errors import UnlearnkitError
+from unlearnkit.errors import UnlearnkitError, whole_number
 from unlearnkit.models.builtin import DEFAULT_FORGET, fitting_sizes, text_checkpoint, text_recipes
 from unlearnkit.models.load import check_pair, check_source, device_of, load_model, load_tokenizer
 from unlearnkit.models.source import ModelSource
@@ -168,8 +168,11 @@ def load_problem(
     Raises:
         UnlearnkitError: unknown world, split or option, broken or empty data, models that can't be loaded.
     """
-    if not isinstance(seed, int):
-        raise UnlearnkitError(f"seed = {seed!r} is not possible; give a whole number.")
+    if not isinstance(world, (str, Path, TextWorld)):
+        raise UnlearnkitError(
+            f"world = {world!r} is not possible; give a name ({', '.join(sorted(WORLDS))}) or a path."
+        )
+    whole_number("seed", seed)
     if isinstance(oracles, (str, Path)):
         oracles = [oracles]
     if isinstance(world, TextWorld):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,8 @@ from pydantic import ValidationError
 from tqdm.auto import tqdm
 
 from unlearnkit.attacks import ATTACKS, Attack
-from unlearnkit.errors import UnlearnkitError
-from unlearnkit.unlearning import Unlearned
+from unlearnkit.errors import UnlearnkitError, whole_number
+from unlearnkit.unlearning import check_problem, model_of
 
 COLUMNS = ["attack", "who", "budget", "measure", "value", "low", "high", "n", "seeds"]
 RESAMPLES = 500
@@ -41,13 +42,15 @@ def attack(
     Raises:
         UnlearnkitError: unknown attack or setting; a problem that lacks what the attack asks about.
     """
+    check_problem(problem)
+    whole_number("seed", seed)
     chosen = _configured(problem.modality, name, settings)
     label = name if isinstance(name, str) else type(name).__name__.lower()
-    points = tuple(float(b) for b in (chosen.budgets if budget is None else budget))
-    if any(b < 0 for b in points):
-        raise UnlearnkitError(f"budget {min(points):g} of {label} is negative; give numbers of {chosen.unit}.")
+    points = _points(label, chosen, chosen.budgets if budget is None else budget, budget is None)
     several = unlearned if isinstance(unlearned, (list, tuple)) else [unlearned]
-    curves = [dict(chosen.curve(problem, _model(u), points, seed)) for u in several]
+    if not several:
+        raise UnlearnkitError("there is nothing to attack: the list of unlearned models is empty.")
+    curves = [dict(chosen.curve(problem, model_of(problem, u), points, seed)) for u in several]
     rows = _rows(label, "unlearned", curves, seed)
     sources = [("original", problem.original)]
     sources += [("oracle" if k == 0 else f"oracle {k + 1}", source) for k, source in enumerate(problem.oracles)]
@@ -134,8 +137,23 @@ def _configured(modality: str, name: str | Attack, settings: dict[str, Any]) -> 
         ) from error
 
 
-def _model(unlearned: Any) -> Any:
-    return unlearned.model if isinstance(unlearned, Unlearned) else unlearned
+def _points(label: str, chosen: Attack, budget: Any, own: bool) -> tuple[float, ...]:
+    """The points of a curve as numbers; raises UnlearnkitError for what is none, or is outside the attack's range."""
+    try:
+        points = tuple(float(b) for b in budget)
+    except (TypeError, ValueError) as error:
+        raise UnlearnkitError(
+            f"budget = {budget!r} is not possible; give a list of numbers ({chosen.unit})."
+        ) from error
+    if not points and not own:
+        raise UnlearnkitError(f"the budget of {label} is empty; give at least one number ({chosen.unit}).")
+    for b in points:
+        if not chosen.least <= b <= chosen.most:  # NaN is neither
+            top = f" to {chosen.most:g}" if math.isfinite(chosen.most) else ""
+            raise UnlearnkitError(
+                f"budget {b:g} of {label} is out of range; give numbers from {chosen.least:g}{top} ({chosen.unit})."
+            )
+    return points
 
 
 def _rows(label: str, who: str, curves: Sequence[dict[float, pd.DataFrame]], seed: int) -> list[dict[str, Any]]:

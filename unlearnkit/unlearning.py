@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from unlearnkit.balances import BALANCES, balance
-from unlearnkit.errors import UnlearnkitError, unknown
+from unlearnkit.errors import UnlearnkitError, unknown, whole_number
 from unlearnkit.gradients import Gradients
 from unlearnkit.masks import MASKS
 from unlearnkit.memory import peak_memory, reset_peak_memory
@@ -73,6 +73,11 @@ class Unlearned:
     cost: dict[str, float]
     stopped: str = ""
 
+    def __repr__(self) -> str:
+        steps, seconds = self.cost.get("steps", 0), self.cost.get("seconds", 0.0)
+        end = f", stopped: {self.stopped}" if self.stopped else ""
+        return f"Unlearned({self.method}, seed {self.seed}; {steps:g} steps, {seconds:.1f} s{end}; .model .trace .cost)"
+
     def save(self, folder: str | Path, tokenizer: Any = None, original: Any = None) -> Path:
         """Model (adapter, or whole pipeline) and tokenizer in safetensors, with the settings and the trace beside them.
 
@@ -86,6 +91,8 @@ class Unlearned:
         """
         from unlearnkit.models.delta import save_delta
 
+        if not str(folder).strip():
+            raise UnlearnkitError("no folder was named to save to; give one.")
         folder = Path(folder)
         if original is not None and not hasattr(self.model, "pipe"):
             raise UnlearnkitError(
@@ -144,6 +151,8 @@ def unlearn(
         UnlearnkitError: unknown method or setting, or one of a wrong type.
         DivergedError: a loss that is not finite; says at which step and keeps the trace.
     """
+    check_problem(problem)
+    whole_number("seed", seed)
     chosen, loop = configure_method(problem.modality, method, settings)
     name = (
         method
@@ -251,15 +260,51 @@ def _changed(original: nn.Module | None, model: nn.Module) -> dict[str, float]:
     return {"parameters_touched": sum(p.numel() for n, p in after.items() if not torch.equal(p, before[n]))}
 
 
+def check_problem(problem: Any) -> None:
+    """Raises UnlearnkitError for what `load_problem` has not made."""
+    if getattr(problem, "modality", None) not in METHODS:
+        raise UnlearnkitError(f"a {type(problem).__name__} is not a problem; make one with load_problem.")
+
+
+def model_of(problem: Any, unlearned: Any) -> Any:
+    """The model in what a user gives to a verb: a model, or what `unlearn` returned.
+
+    Raises:
+        UnlearnkitError: neither, or a model of the other modality.
+    """
+    check_problem(problem)
+    model = unlearned.model if isinstance(unlearned, Unlearned) else unlearned
+    if not isinstance(model, nn.Module):
+        raise UnlearnkitError(
+            f"a {type(unlearned).__name__} is not a model; give what unlearn returned, a model, or a list of these."
+        )
+    kind = "image" if hasattr(model, "unet") else "text"
+    if kind != problem.modality:
+        raise UnlearnkitError(f"this is a model for {kind}, and the problem is one of {problem.modality}.")
+    return model
+
+
 def configure_method(modality: str, method: str | Method, settings: dict[str, Any]) -> tuple[Method, Loop]:
     """A method and its loop from one flat dictionary of settings.
 
     Raises:
         UnlearnkitError: a setting that neither has, or of the wrong type.
     """
+    if isinstance(method, str):
+        other = "image" if modality == "text" else "text"
+        if method not in METHODS[modality] and method in METHODS[other]:
+            raise UnlearnkitError(
+                f"{method} is a method for {other} models and this problem is one of {modality}; its methods are "
+                f"{', '.join(sorted(METHODS[modality]))}."
+            )
+    elif not isinstance(method, Method):
+        raise UnlearnkitError(f"method = {type(method).__name__} object is not possible; give a method or its name.")
     cls = METHODS[modality][method] if isinstance(method, str) else type(method)
     own = {key: value for key, value in settings.items() if key in cls.model_fields}
     rest = {key: value for key, value in settings.items() if key not in own}
+    if hasattr(cls, "apply") and rest:
+        shown = ", ".join(cls.model_fields) or "none"
+        raise UnlearnkitError(f"{cls.__name__} takes no step and has no setting '{min(rest)}'; its settings: {shown}.")
     for key in rest:
         if key not in Loop.model_fields:
             raise unknown(f"setting of {cls.__name__}", key, [*cls.model_fields, *Loop.model_fields])

@@ -38,6 +38,8 @@ class Attack(BaseModel):
     modality: ClassVar[Literal["text", "image"]] = "text"
     unit: ClassVar[str]  # of the budget, as an axis label
     budgets: ClassVar[tuple[float, ...]]  # the default curve
+    least: ClassVar[float] = 0  # smallest and largest budget that mean anything
+    most: ClassVar[float] = 1e9
     identity: ClassVar[float | None] = 0  # the budget at which nothing is attacked; None: there is none
     higher_is_found: ClassVar[dict[str, bool]] = {"accuracy": True, "option_accuracy": True, "nll": False}
 

@@ -8,8 +8,8 @@ import pandas as pd
 from pydantic import ValidationError
 
 from unlearnkit.attribution.base import COLUMNS, VIEWS, View, random_change
-from unlearnkit.errors import UnlearnkitError
-from unlearnkit.unlearning import Unlearned
+from unlearnkit.errors import UnlearnkitError, whole_number
+from unlearnkit.unlearning import model_of
 
 
 def attribute(
@@ -29,9 +29,10 @@ def attribute(
     Raises:
         UnlearnkitError: unknown view or setting; a problem or model the view can't be taken of.
     """
+    model = model_of(problem, unlearned)
+    whole_number("seed", seed)
     chosen = _configured(problem.modality, view, settings)
     name = view if isinstance(view, str) else type(view).__name__.lower()
-    model = unlearned.model if isinstance(unlearned, Unlearned) else unlearned
     models = {"original": problem.model, "unlearned": model}
     for k, source in enumerate(problem.oracles):
         models["oracle" if k == 0 else f"oracle {k + 1}"] = source.get()

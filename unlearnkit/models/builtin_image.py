@@ -9,8 +9,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from unlearnkit.errors import UnlearnkitError
 from unlearnkit.models import store
 from unlearnkit.models.image_recipe import (
     CodecRecipe,
@@ -117,7 +119,14 @@ def image_recipes(
     }
 
     def recipe(pictures: Pictures, note: str, number: int) -> tuple[ImageRecipe, Pictures]:
-        found = ImageRecipe(data=digest_pictures(pictures), note=note, seed=1000 * seed + number, **shared)
+        try:
+            found = ImageRecipe(data=digest_pictures(pictures), note=note, seed=1000 * seed + number, **shared)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0])
+            raise UnlearnkitError(
+                f"'{name}' of a tiny pipeline can't be {shared.get(name)!r}: {first['msg']}."
+            ) from error
         return found, pictures
 
     return [

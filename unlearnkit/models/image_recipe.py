@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -50,9 +50,9 @@ class CodecRecipe(_Recipe):
     kind: Literal["codec"] = "codec"
     channels: int = 24
     latent_channels: int = 8
-    steps: int = 1200
-    batch_size: int = 64
-    lr: float = 2e-3  # peak of a cosine, AdamW
+    steps: NonNegativeInt = 1200
+    batch_size: PositiveInt = 64
+    lr: PositiveFloat = 2e-3  # peak of a cosine, AdamW
 
 
 class JudgeRecipe(_Recipe):
@@ -60,9 +60,9 @@ class JudgeRecipe(_Recipe):
 
     kind: Literal["judge"] = "judge"
     width: int = 32
-    steps: int = 700
-    batch_size: int = 64
-    lr: float = 2e-3
+    steps: NonNegativeInt = 700
+    batch_size: PositiveInt = 64
+    lr: PositiveFloat = 2e-3
 
 
 class ImageRecipe(_Recipe):
@@ -76,9 +76,9 @@ class ImageRecipe(_Recipe):
     channels: tuple[int, ...] = (32, 64)  # of the denoiser's levels
     text_width: int = 64
     text_layers: int = 2
-    steps: int = 1600
-    batch_size: int = 64
-    lr: float = 1.5e-3  # peak of a cosine with 5% linear warm-up, AdamW
+    steps: NonNegativeInt = 1600
+    batch_size: PositiveInt = 64
+    lr: PositiveFloat = 1.5e-3  # peak of a cosine with 5% linear warm-up, AdamW
     ema: float = 0.99  # the weights kept are their exponential moving average
 
 

@@ -84,6 +84,11 @@ class Concepts:
         for domain, concepts in self.domains.items():
             if concept in concepts:
                 return domain
+        if not any(self.domains.values()):
+            raise UnlearnkitError(
+                f"'{concept}' can't be found: these pictures have no labels; give them in a column of their own, "
+                "such as 'style', or name pictures by their ids."
+            )
         raise unknown("concept", concept, [c for concepts in self.domains.values() for c in concepts])
 
     def prompt(self, labels: dict[str, str], template: str | None = None, synonym: int | None = None) -> str:

@@ -67,6 +67,7 @@ class Quantize(WeightAttack):
     )
     unit = "bits a weight"
     budgets = (16, 8, 4, 3)
+    least, most = 2, 32
     identity = 16
 
     def change(self, weight: Tensor, budget: float, generator: torch.Generator) -> Tensor:
@@ -83,6 +84,7 @@ class Prune(WeightAttack):
     )  # fmt: skip
     unit = "share of weights removed"
     budgets = (0, 0.1, 0.2, 0.4)
+    most = 1
 
     def change(self, weight: Tensor, budget: float, generator: torch.Generator) -> Tensor:
         return pruned(weight, budget)
