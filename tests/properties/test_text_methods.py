@@ -248,12 +248,21 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_trace(small_problem: Any,
 @pytest.mark.parametrize("name", ALL)
 def test_settings_that_are_unknown_or_of_a_wrong_type(small_problem: Any, name: str) -> None:
     cls = METHODS["text"][name]
-    with pytest.raises(uk.UnlearnkitError, match=f"setting of {cls.__name__} 'stepz' is unknown; known: .*'steps'"):
-        uk.unlearn(small_problem, name, stepz=3)
-    for field in [*cls.model_fields, "steps", "lr", "batch_size", "schedule"]:
+    if name in TRAINING_FREE:  # what a loop would need has no effect, and is refused whatever its value
+        for field, value in (("stepz", 3), ("steps", 3), ("lr", 0.1), ("mask", "salun")):
+            message = f"{cls.__name__} takes no step and has no setting '{field}'; its settings: "
+            with pytest.raises(uk.UnlearnkitError, match=message):
+                uk.unlearn(small_problem, name, **{field: value})
+    else:
+        with pytest.raises(uk.UnlearnkitError, match=f"setting of {cls.__name__} 'stepz' is unknown; known: .*'steps'"):
+            uk.unlearn(small_problem, name, stepz=3)
+    loop = [] if name in TRAINING_FREE else ["steps", "lr", "batch_size", "schedule"]
+    for field in [*cls.model_fields, *loop]:
         with pytest.raises(uk.UnlearnkitError, match=f"setting '{field}' of {cls.__name__} can't be") as caught:
             uk.unlearn(small_problem, name, **{field: "many"})
         assert "\n" not in str(caught.value) and "many" in str(caught.value)
+    if name in TRAINING_FREE:
+        return
     for field, bad in (("steps", -1), ("lr", -0.1), ("lr", math.nan), ("batch_size", 0), ("accumulation", 0)):
         with pytest.raises(uk.UnlearnkitError, match=f"setting '{field}' of {cls.__name__} can't be"):
             uk.unlearn(small_problem, name, **{field: bad})
