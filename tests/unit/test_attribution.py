@@ -85,7 +85,7 @@ def test_attributions_sum_to_the_difference_the_question_makes(small_problem: An
 
 
 def test_gradient_times_activation_by_hand(small_problem: Any, unlearned: Any) -> None:
-    record, model = small_problem.direct("forget")[0], small_problem.model
+    record, model = small_problem.direct("forget")[0], small_problem.original.fresh()
     table = uk.attribute(small_problem, unlearned, "tokens", method="gradient_x_activation")
     asked = question_of(small_problem, model, record.question, record.answer)
     ids = asked.whole(asked.question[None])

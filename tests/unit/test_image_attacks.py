@@ -310,7 +310,7 @@ def test_bad_input(problem: Any) -> None:
         ("relern", {}, "Did you mean 'relearn'"),
         ("relearn", {"step": 3}, "setting 'step'.*its settings are samples, data"),
         ("relearn", {"samples": 0}, "setting 'samples' of attack relearn can't be 0"),
-        ("relearn", {"budget": [-1]}, "negative"),
+        ("relearn", {"budget": [-1]}, "budget -1 of relearn is out of range"),
         ("completion", {"budget": [0]}, "noise is a share of the schedule above 0"),
         ("completion", {"budget": [1.5]}, "noise is a share of the schedule above 0"),
         ("latent_inversion", {"budget": [2]}, "a share of the inverted latent is at most 1, not 2"),

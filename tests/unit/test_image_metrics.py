@@ -336,6 +336,8 @@ def test_metrics_of_the_two_modalities_do_not_mix() -> None:
 class Painter(nn.Module):
     """Stands for a pipeline: draws what is asked for in the styles it knows, anything else plain."""
 
+    unet: Any = None  # by which a pipeline is known
+
     image_size = 32
 
     def __init__(self, unknown: tuple[str, ...] = (), salt: int = 0) -> None:
