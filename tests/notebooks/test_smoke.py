@@ -58,7 +58,6 @@ def test_notebook_refuses_what_it_does_not_declare(path: Path) -> None:
         plan(path, {"profile": "smoke", "seed": "one"})
 
 
-@pytest.mark.skipif(not NOTEBOOKS, reason="no notebook yet")
 def test_papermill_itself_stops_at_a_wrong_parameter(tmp_path: Path) -> None:
     done = papermill(NOTEBOOKS[0], tmp_path / "out.ipynb", "-p", "profile", "smoke", "-p", "sede", "1")
     assert done.returncode != 0 and "parameter 'sede' is unknown" in done.stderr

@@ -443,6 +443,6 @@ def test_no_json_of_a_checkpoint_names_a_folder_of_the_machine_it_was_built_on(s
     files = [*shipped_dir().rglob("*.json"), *built.rglob("*.json")]
     assert {f.parent.name for f in files if f.is_relative_to(built)} >= {"vae", "unet", "text_encoder", built.name}
     absolute = re.compile(r"(/[\w.-]+){2,}|[A-Za-z]:[\\/]")
-    assert absolute.match("/home/me/model") and absolute.match("C:\\models")
+    assert absolute.match("/a/model") and absolute.match("A:\\model")
     for file in files:
         assert not [v for v in values(json.loads(file.read_text())) if absolute.match(v)], file

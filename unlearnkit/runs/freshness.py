@@ -22,6 +22,7 @@ from unlearnkit.runs.plan import PACKAGE, Plan, covered, digest_of, parameters_c
 __all__ = ["is_fresh", "parameters_cell", "stamp"]
 
 PROFILE = "quick"
+WIDGET = {"application/vnd.jupyter.widget-view+json"}
 # Executed last, and not kept: which files of the package this kernel has loaded.
 LOADED = """import json, sys
 print(json.dumps([m.__file__ for n, m in sys.modules.items() if n.split(".")[0] == "unlearnkit" and m.__file__]))"""
@@ -75,10 +76,10 @@ def stamp(path: Path) -> float:
     modules = covered(Path(file).relative_to(PACKAGE).as_posix() for file in files)
     for cell, made in zip(notebook["cells"], executed["cells"], strict=True):
         if cell["cell_type"] == "code":  # metadata stay as they were: papermill's hold times and paths
-            cell |= {"outputs": made["outputs"], "execution_count": made["execution_count"]}
+            # no widgets: a finished progress bar says nothing, and a panel has its static twin beside it
+            outputs = [o for o in made["outputs"] if not WIDGET & o.get("data", {}).keys()]
+            cell |= {"outputs": outputs, "execution_count": made["execution_count"]}
     notebook["metadata"].pop("widgets", None)
-    if "widgets" in executed["metadata"]:
-        notebook["metadata"]["widgets"] = executed["metadata"]["widgets"]
     notebook["metadata"]["unlearnkit"] = {
         "profile": PROFILE,
         "seconds": seconds,
