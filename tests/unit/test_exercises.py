@@ -1,44 +1,20 @@
-"""Notebook 01's exercises: solutions pass their checks, typical mistakes don't, the notebook shows that text."""
+"""Notebook 01's exercises: typical mistakes are named."""
 
 from __future__ import annotations
 
-import ast
-import json
-import re
-import runpy
 from collections.abc import Callable
 from math import comb
-from pathlib import Path
 from typing import Any
 
 import pytest
 from scipy.stats import ks_2samp
+from solved import solved
 
 import unlearnkit as uk
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.worlds import authors, split
 
-ROOT = Path(__file__).resolve().parents[2]
-SOURCE = ROOT / "notebooks" / "solutions" / "01.py"
-NUMBERS = ["01.1", "01.2", "01.3", "01.4"]
-SOLVED: dict[str, Callable[..., Any]] = {
-    n: runpy.run_path(str(SOURCE))[f"solution_{n.replace('.', '_')}"] for n in NUMBERS
-}
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-def test_the_solution_passes(number: str, capsys: Any) -> None:
-    assert uk.check(number, SOLVED[number])
-    assert capsys.readouterr().out == f"{number}: right.\n"
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-def test_a_stub_does_not_pass(number: str, capsys: Any) -> None:
-    assert not uk.check(number, lambda *_: None)
-    assert not uk.check(number, ...)
-    assert not uk.check(number, None)
-    said = capsys.readouterr().out.splitlines()
-    assert said == [f"{number}: not solved yet."] * 3
+SOLVED = solved("01")
 
 
 WRONG: list[tuple[str, Callable[..., Any], str]] = [
@@ -95,15 +71,3 @@ def test_the_scope_of_a_request_is_that_of_the_world() -> None:
 def test_fewer_questions_can_not_reach_the_level_and_so_many_can(alpha: float) -> None:
     n = SOLVED["01.2"](alpha)
     assert ks_2samp(range(n), range(n, 2 * n)).pvalue < alpha <= ks_2samp(range(n - 1), range(n - 1, 2 * n - 2)).pvalue
-
-
-def test_the_notebook_shows_the_solutions() -> None:
-    source = SOURCE.read_text("utf-8")
-    texts = [
-        ast.get_source_segment(source, node) for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)
-    ]
-    cells = json.loads((ROOT / "notebooks" / "01_problem_formulation.ipynb").read_text("utf-8"))["cells"]
-    prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    assert re.findall(r"<details><summary>Solution</summary>\n\n```python\n(.*?)\n```", prose, re.DOTALL) == texts
-    assert re.findall(r'uk\.check\("([\d.]+)"', code) == NUMBERS

@@ -1,13 +1,8 @@
-"""Notebook 02's exercises: solutions pass their checks, typical mistakes don't, the notebook shows that text."""
+"""Notebook 02's exercises: typical mistakes are named."""
 
 from __future__ import annotations
 
-import ast
-import json
-import re
 from collections.abc import Callable
-from pathlib import Path
-from types import FunctionType
 from typing import Any
 
 import pytest
@@ -15,36 +10,6 @@ import torch
 import torch.nn.functional as F
 
 import unlearnkit as uk
-
-ROOT = Path(__file__).resolve().parents[2]
-SOURCE = ROOT / "notebooks" / "solutions" / "02.py"
-TEXTS = {
-    node.name: ast.get_source_segment(SOURCE.read_text("utf-8"), node)
-    for node in ast.parse(SOURCE.read_text("utf-8")).body
-    if isinstance(node, ast.FunctionDef)
-}
-NUMBERS = ["02.1", "02.2", "02.3", "02.4", "02.5"]
-
-
-@pytest.fixture(scope="module")
-def solutions() -> dict[str, FunctionType]:
-    space: dict[str, Any] = {}
-    exec(compile(SOURCE.read_text("utf-8"), SOURCE.name, "exec"), space)
-    return {name: thing for name, thing in space.items() if name.startswith("solution_")}
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-def test_the_solution_passes(number: str, solutions: dict[str, FunctionType], capsys: Any) -> None:
-    assert uk.check(number, solutions[f"solution_{number.replace('.', '_')}"])
-    assert capsys.readouterr().out == f"{number}: right.\n"
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-def test_a_stub_does_not_pass(number: str, capsys: Any) -> None:
-    assert not uk.check(number, lambda *_: None)
-    assert not uk.check(number, ...)
-    assert capsys.readouterr().out == f"{number}: not solved yet.\n" * 2
-
 
 WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("02.1", lambda nll, before, beta: -2 / beta * F.logsigmoid(beta * (before - nll)).mean(), "turned round"),
@@ -76,17 +41,3 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
 def test_a_mistake_is_named(number: str, answer: Callable[..., Any], hint: str, capsys: Any) -> None:
     assert not uk.check(number, answer)
     assert hint in capsys.readouterr().out
-
-
-def test_the_notebook_shows_the_solutions() -> None:
-    cells = json.loads((ROOT / "notebooks" / "02_llm_unlearning.ipynb").read_text("utf-8"))["cells"]
-    prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    shown = re.findall(r"<details><summary>Solution</summary>\n\n```python\n(.*?)\n```", prose, re.DOTALL)
-    assert shown == [TEXTS[f"solution_{number.replace('.', '_')}"] for number in NUMBERS]
-    asked = [
-        number
-        for cell in cells
-        if cell["cell_type"] == "code"
-        for number in re.findall(r'uk\.check\("([\d.]+)"', "".join(cell["source"]))
-    ]
-    assert asked == NUMBERS

@@ -1,13 +1,8 @@
-"""Notebook 05's exercises: solutions pass their checks, typical mistakes don't, the notebook shows that text."""
+"""Notebook 05's exercises: typical mistakes are named."""
 
 from __future__ import annotations
 
-import ast
-import json
-import re
-import runpy
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,26 +10,6 @@ import pytest
 import torch
 
 import unlearnkit as uk
-
-ROOT = Path(__file__).resolve().parents[2]
-SOURCE = ROOT / "notebooks" / "solutions" / "05.py"
-NUMBERS = ["05.1", "05.2", "05.3", "05.4"]
-SOLVED: dict[str, Callable[..., Any]] = {
-    n: runpy.run_path(str(SOURCE))[f"solution_{n.replace('.', '_')}"] for n in NUMBERS
-}
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-def test_the_solution_passes(number: str, capsys: Any) -> None:
-    assert uk.check(number, SOLVED[number])
-    assert capsys.readouterr().out == f"{number}: right.\n"
-
-
-@pytest.mark.parametrize("number", NUMBERS)
-def test_a_stub_does_not_pass(number: str, capsys: Any) -> None:
-    assert not uk.check(number, lambda *_: None)
-    assert not uk.check(number, ...)
-    assert capsys.readouterr().out == f"{number}: not solved yet.\n" * 2
 
 
 def strict(a: Any, b: Any, statistic: Any, draws: int, rng: Any) -> float:
@@ -77,15 +52,3 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
 def test_a_mistake_is_named(number: str, answer: Callable[..., Any], hint: str, capsys: Any) -> None:
     assert not uk.check(number, answer)
     assert hint in capsys.readouterr().out
-
-
-def test_the_notebook_shows_the_solutions() -> None:
-    source = SOURCE.read_text("utf-8")
-    texts = [
-        ast.get_source_segment(source, node) for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)
-    ]
-    cells = json.loads((ROOT / "notebooks" / "05_diffusion_limitations.ipynb").read_text("utf-8"))["cells"]
-    prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    assert re.findall(r"<details><summary>Solution</summary>\n\n```python\n(.*?)\n```", prose, re.DOTALL) == texts
-    assert re.findall(r'uk\.check\("([\d.]+)"', code) == NUMBERS
