@@ -15,7 +15,8 @@ from unlearnkit.masks import MASKS
 from unlearnkit.methods import METHODS, Card
 from unlearnkit.methods.text import NPO
 from unlearnkit.text import answer_tokens
-from unlearnkit.unlearning import Loop, _schedule
+from unlearnkit.unlearning import Loop
+from unlearnkit.unlearning.loop import _schedule
 
 QUICK: dict[str, Any] = {"steps": 4, "batch_size": 4, "lr": 3e-3, "progress": False}
 

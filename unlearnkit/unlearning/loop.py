@@ -2,132 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from unlearnkit.balances import BALANCES, balance
-from unlearnkit.errors import UnlearnkitError, unknown, whole_number
+from unlearnkit.balances import balance
+from unlearnkit.errors import whole_number
 from unlearnkit.gradients import Gradients
 from unlearnkit.masks import MASKS
 from unlearnkit.memory import peak_memory, reset_peak_memory
 from unlearnkit.methods import METHODS, Method, Objectives, StepBatch
 from unlearnkit.stopping import StopRule, stop_rules
-
-
-class Loop(BaseModel):
-    """Settings of the loop; a method's own settings are its fields. Unknown or ill-typed ones are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    steps: int = Field(80, ge=0)  # optimiser steps
-    epochs: float | None = Field(None, gt=0)  # passes over the forget set; overrides steps
-    lr: float = Field(3e-4, ge=0)  # peak learning rate, AdamW
-    batch_size: int = Field(16, ge=1)  # forget sequences a step, and as many of retain
-    accumulation: int = Field(1, ge=1)  # micro-batches a step; batch_size is that of one
-    warmup: float = Field(0.0, ge=0, le=1)  # share of the steps with a rising learning rate
-    schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float = Field(1.0, ge=0)  # largest gradient norm; 0 = no clipping
-    lora: int = Field(0, ge=0)  # rank of a LoRA adapter; 0 = train the weights themselves
-    trace_every: int = Field(10, ge=0)  # steps between measurements of both gradients; 0 = never
-    precision: Literal["auto", "no", "bf16"] = "auto"  # auto: bf16 on a GPU
-    balance: str = "sum"  # how the two gradients combine, see unlearnkit.balances
-    match_norm: bool = False  # scale what a balance gives to the norm of the sum
-    mask: str = ""  # which weights may change, see unlearnkit.masks; empty = all
-    mask_share: float = Field(0.5, gt=0, le=1)  # share of the weights a mask leaves free
-
-
-@dataclass
-class Unlearned:
-    """What `unlearn` returns.
-
-    Attributes:
-        model: the unlearned model, in eval mode on its device (a PeftModel when LoRA was asked for).
-        trace: a row a step: losses, gradient norms, cosine(g_f, g_r) and, at traced steps, both norms.
-        cost: seconds, prepare_seconds, steps, tokens or images, peak_memory_mb, parameters_touched.
-        stopped: why the loop ended before its last step; empty when it didn't.
-    """
-
-    model: Any
-    method: str
-    settings: dict[str, Any]
-    seed: int
-    trace: pd.DataFrame
-    cost: dict[str, float]
-    stopped: str = ""
-
-    def __repr__(self) -> str:
-        steps, seconds = self.cost.get("steps", 0), self.cost.get("seconds", 0.0)
-        end = f", stopped: {self.stopped}" if self.stopped else ""
-        return f"Unlearned({self.method}, seed {self.seed}; {steps:g} steps, {seconds:.1f} s{end}; .model .trace .cost)"
-
-    def save(self, folder: str | Path, tokenizer: Any = None, original: Any = None) -> Path:
-        """Model (adapter, or whole pipeline) and tokenizer in safetensors, with the settings and the trace beside them.
-
-        Args:
-            original: of a pipeline; with it, only the tensors that differ from it are saved, in ``delta.safetensors``
-                (see `unlearnkit.models.delta.load_delta`).
-
-        Raises:
-            UnlearnkitError: it could not be written (what was in the folder before is as it was), or the method has
-                no weights of its own.
-        """
-        from unlearnkit.models.delta import save_delta
-
-        if not str(folder).strip():
-            raise UnlearnkitError("no folder was named to save to; give one.")
-        folder = Path(folder)
-        if original is not None and not hasattr(self.model, "pipe"):
-            raise UnlearnkitError(
-                "a delta is of a pipeline; of a language model a small file is an adapter: unlearn(..., lora=8)."
-            )
-        about = {"method": self.method, "seed": self.seed, "settings": self.settings, "cost": self.cost}
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
-                if original is None:
-                    self.model.save_pretrained(work)
-                else:
-                    save_delta(self.model, original, Path(work, "delta.safetensors"))
-                if tokenizer is not None:
-                    tokenizer.save_pretrained(work)
-                Path(work, "unlearnkit.json").write_text(json.dumps(about, indent=1))
-                self.trace.to_csv(Path(work, "trace.csv"), index=False)
-                for file in sorted(f for f in Path(work).rglob("*") if f.is_file()):
-                    final = folder / file.relative_to(work)
-                    final.parent.mkdir(parents=True, exist_ok=True)
-                    os.replace(file, final)
-        except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UnlearnkitError(
-                f"{folder} could not be written: {reason}; free some space or give another."
-            ) from error
-        return folder
-
-
-class DivergedError(UnlearnkitError):
-    """A loss or gradient was not finite; `trace` holds everything up to that step."""
-
-    def __init__(self, message: str, trace: pd.DataFrame) -> None:
-        super().__init__(message)
-        self.trace = trace
+from unlearnkit.unlearning.configuration import Loop, configure_method
+from unlearnkit.unlearning.result import DivergedError, Unlearned, check_problem
 
 
 def unlearn(
@@ -258,67 +154,6 @@ def _changed(original: nn.Module | None, model: nn.Module) -> dict[str, float]:
     if list(before) != list(after):
         return {}
     return {"parameters_touched": sum(p.numel() for n, p in after.items() if not torch.equal(p, before[n]))}
-
-
-def check_problem(problem: Any) -> None:
-    """Raises UnlearnkitError for what `load_problem` has not made."""
-    if getattr(problem, "modality", None) not in METHODS:
-        raise UnlearnkitError(f"a {type(problem).__name__} is not a problem; make one with load_problem.")
-
-
-def model_of(problem: Any, unlearned: Any) -> Any:
-    """The model in what a user gives to a verb: a model, or what `unlearn` returned.
-
-    Raises:
-        UnlearnkitError: neither, or a model of the other modality.
-    """
-    check_problem(problem)
-    model = unlearned.model if isinstance(unlearned, Unlearned) else unlearned
-    if not isinstance(model, nn.Module):
-        raise UnlearnkitError(
-            f"a {type(unlearned).__name__} is not a model; give what unlearn returned, a model, or a list of these."
-        )
-    kind = "image" if hasattr(model, "unet") else "text"
-    if kind != problem.modality:
-        raise UnlearnkitError(f"this is a model for {kind}, and the problem is one of {problem.modality}.")
-    return model
-
-
-def configure_method(modality: str, method: str | Method, settings: dict[str, Any]) -> tuple[Method, Loop]:
-    """A method and its loop from one flat dictionary of settings.
-
-    Raises:
-        UnlearnkitError: a setting that neither has, or of the wrong type.
-    """
-    if isinstance(method, str):
-        other = "image" if modality == "text" else "text"
-        if method not in METHODS[modality] and method in METHODS[other]:
-            raise UnlearnkitError(
-                f"{method} is a method for {other} models and this problem is one of {modality}; its methods are "
-                f"{', '.join(sorted(METHODS[modality]))}."
-            )
-    elif not isinstance(method, Method):
-        raise UnlearnkitError(f"method = {type(method).__name__} object is not possible; give a method or its name.")
-    cls = METHODS[modality][method] if isinstance(method, str) else type(method)
-    own = {key: value for key, value in settings.items() if key in cls.model_fields}
-    rest = {key: value for key, value in settings.items() if key not in own}
-    if hasattr(cls, "apply") and rest:
-        shown = ", ".join(cls.model_fields) or "none"
-        raise UnlearnkitError(f"{cls.__name__} takes no step and has no setting '{min(rest)}'; its settings: {shown}.")
-    for key in rest:
-        if key not in Loop.model_fields:
-            raise unknown(f"setting of {cls.__name__}", key, [*cls.model_fields, *Loop.model_fields])
-    try:
-        chosen = cls(**own) if isinstance(method, str) else cls(**{**method.model_dump(exclude_unset=True), **own})
-        loop = Loop(**{**cls.loop, **rest})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UnlearnkitError(
-            f"setting '{'.'.join(map(str, first['loc']))}' of {cls.__name__} can't be {first['input']!r}: "
-            f"{first['msg']}."
-        ) from error
-    _ = BALANCES[loop.balance], loop.mask and MASKS[loop.mask]  # an unknown name raises before any work
-    return chosen, loop
 
 
 def _choose_parameters(model: nn.Module, method: Method, loop: Loop) -> tuple[nn.Module, dict[str, Tensor]]:

@@ -1,0 +1,15 @@
+"""The verb `unlearn`: its loop, its settings, what it returns."""
+
+from unlearnkit.unlearning.configuration import Loop, configure_method
+from unlearnkit.unlearning.loop import unlearn
+from unlearnkit.unlearning.result import DivergedError, Unlearned, check_problem, model_of
+
+__all__ = [
+    "DivergedError",
+    "Loop",
+    "Unlearned",
+    "check_problem",
+    "configure_method",
+    "model_of",
+    "unlearn",
+]
