@@ -321,7 +321,7 @@ def test_attention_maps_of_pipelines(kind: str, tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("view", "settings", "message"),
     [
-        ("token", {}, "text view 'token' is unknown; known: data, landscape, layers, tokens, weights.*'tokens'"),
+        ("token", {}, "text view 'token' is unknown; known: data, landscape, .*'tokens'"),
         ("tokens", {"method": "lime"}, "setting 'method' of view tokens can't be 'lime'"),
         ("tokens", {"sample": 3}, "setting 'sample' of view tokens.*its settings are method, prompt"),
         ("tokens", {"prompt": "Who?"}, "needs a target"),

@@ -33,10 +33,10 @@ def decoder_layers(model: Any) -> nn.ModuleList:
 @torch.no_grad()
 def all_states(model: Any, batch: Batch) -> list[Tensor]:
     """Hidden states after every decoder layer, un-normed: a list of (sequences, tokens, width)."""
-    kept: list[Tensor] = []
+    kept: dict[nn.Module, Tensor] = {}
 
-    def keep(_: nn.Module, __: Any, out: Any) -> None:
-        kept.append(out[0] if isinstance(out, tuple) else out)
+    def keep(layer: nn.Module, _: Any, out: Any) -> None:
+        kept[layer] = out[0] if isinstance(out, tuple) else out  # the last pass: an instruction may be read before it
 
     hooks = [layer.register_forward_hook(keep) for layer in decoder_layers(model)]
     try:
@@ -44,16 +44,22 @@ def all_states(model: Any, batch: Batch) -> list[Tensor]:
     finally:
         for hook in hooks:
             hook.remove()
-    return kept
+    return [kept[layer] for layer in decoder_layers(model)]
 
 
 @contextmanager
-def patched(model: Any, layer: int, states: Tensor) -> Iterator[None]:
-    """While open, the hidden states after decoder layer `layer` are `states`: (sequences, tokens, width)."""
+def patched(model: Any, layer: int, states: Tensor, where: Tensor | None = None) -> Iterator[None]:
+    """While open, the hidden states after decoder layer `layer` are `states`: (sequences, tokens, width).
+
+    Args:
+        where: bool (sequences, tokens), the positions this is done at; default all.
+    """
 
     def instead(_: nn.Module, __: Any, out: Any) -> Any:
         own = out[0] if isinstance(out, tuple) else out
-        new = states.to(own)
+        if own.shape != states.shape:  # an instruction, read before the prompts
+            return out
+        new = states.to(own) if where is None else torch.where(where[:, :, None], states.to(own), own)
         return (new, *out[1:]) if isinstance(out, tuple) else new
 
     hook = decoder_layers(model)[layer].register_forward_hook(instead)
