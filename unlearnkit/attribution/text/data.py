@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from unlearnkit.attribution.base import View, ViewCard, register_view
+from unlearnkit.attribution.text.influence import influence
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.registry import Registry
 from unlearnkit.text import IGNORE, Encoded, answer_tokens, collate, context_length, encode, pad_id, widen
@@ -144,6 +145,9 @@ def tracin(problem: Any, model: Any, queries: Sequence[Encoded], records: Sequen
     return tool.influence(asked).mean(0).detach().cpu().numpy()
 
 
+SCORERS.register("influence")(influence)
+
+
 @SCORERS.register("words")
 def words(problem: Any, model: Any, queries: Sequence[Encoded], records: Sequence[Encoded], seed: int) -> np.ndarray:
     """TF-IDF cosine of the texts alone, mean over the queries: what needs no model at all."""
@@ -158,6 +162,22 @@ def words(problem: Any, model: Any, queries: Sequence[Encoded], records: Sequenc
 def random(problem: Any, model: Any, queries: Sequence[Encoded], records: Sequence[Encoded], seed: int) -> np.ndarray:
     """Chance."""
     return np.random.default_rng(seed).random(len(records))
+
+
+def scored(problem: Any, model: Any, named: Sequence[Any], records: Sequence[Any], score: str, seed: int) -> np.ndarray:
+    """One score of `records` for the `named` ones as queries: (records,). The model is left as it was."""
+    queries, coded = (
+        encode(problem.tokenizer, problem.template, [(qa.question, qa.answer) for qa in part], context_length(model))
+        for part in (named, records)
+    )
+    flags = [p.requires_grad for p in model.parameters()]
+    for p in model.parameters():
+        p.requires_grad_(True)
+    try:
+        return SCORERS[score](problem, model, queries, coded, seed)
+    finally:
+        for p, flag in zip(model.parameters(), flags, strict=True):
+            p.requires_grad_(flag)
 
 
 @register_view("data")
@@ -187,27 +207,16 @@ class Data(View):
             raise UnlearnkitError("the request has one record an entity, so none can be left out; forget more.")
         others = problem.direct("retain")
         step = max(1, len(others) // self.limit)
-        scored = [("left out", qa) for qa in left_out] + [("retain", qa) for qa in others[::step][: self.limit]]
+        candidates = [("left out", qa) for qa in left_out] + [("retain", qa) for qa in others[::step][: self.limit]]
         rows = []
         for who in ("original", "unlearned", "random"):
-            model = models[who]
-            flags = [p.requires_grad for p in model.parameters()]
-            for p in model.parameters():
-                p.requires_grad_(True)
-            longest = context_length(model)
-            queries, records = (
-                encode(problem.tokenizer, problem.template, [(qa.question, qa.answer) for qa in part], longest)
-                for part in (named, [qa for _, qa in scored])
-            )
             for name in self.scores:
-                values = SCORERS[name](problem, model, queries, records, seed)
+                values = scored(problem, models[who], named, [qa for _, qa in candidates], name, seed)
                 rank = np.argsort(np.argsort(-values, kind="stable"), kind="stable") + 1
                 rows += [
                     {"who": who, "item": qa.id, "place": int(k), "label": split, "measure": name, "value": float(v)}
-                    for (split, qa), k, v in zip(scored, rank, values, strict=True)
+                    for (split, qa), k, v in zip(candidates, rank, values, strict=True)
                 ]
-            for p, flag in zip(model.parameters(), flags, strict=True):
-                p.requires_grad_(flag)
         return pd.DataFrame(rows)
 
 

@@ -1,0 +1,257 @@
+"""Verdicts on models whose truth is known: the thresholds are set on some requests and judged on others.
+
+`unlearnkit bench verdict` writes the thresholds to data/verdict.yml and a row a model to data/measured/verdict_*.csv.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from torch import nn
+
+from unlearnkit.attribution.verdict import LABELS, decide, evidence_table, kinds, readings
+from unlearnkit.models.diffusion import Conditioning, Diffusion
+from unlearnkit.models.free_tokens import encoders
+from unlearnkit.paths import data_dir
+
+TRUTHS = ("present", "suppressed", "removed")
+BEYOND = -0.5  # no model of known truth lies below the oracle, so this threshold is set and not calibrated
+LOWERED = 15.0  # logits by which an output bias lowers the tokens of forgotten values
+NOISE = 0.01  # of weights, in standard deviations of each tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A world, a request in it, a seed, how many oracles are trained, and what its models are for."""
+
+    use: str  # "calibrate" or "judged"
+    world: str
+    request: str
+    seed: int = 0
+    oracles: int = 3
+
+    def problem(self) -> Any:
+        from unlearnkit.problem import load_problem
+
+        return load_problem(self.world, self.request, self.seed, oracles=self.oracles)
+
+
+CASES = {
+    "text": (
+        Case("calibrate", "authors", "forget10"),
+        Case("calibrate", "authors", "kind:city"),
+        Case("judged", "authors", "forget10", seed=100),
+        Case("judged", "authors", "kind:award", seed=100),
+    ),
+    "image": (
+        Case("calibrate", "canvas", "striped", oracles=2),
+        Case("calibrate", "digits", "seven"),
+        Case("judged", "canvas", "star", oracles=2),
+        Case("judged", "digits", "three"),
+        Case("judged", "digits", "one"),
+    ),
+}
+
+
+def known_models(problem: Any, seed: int = 0) -> Iterator[tuple[str, str, Any, Any]]:
+    """(truth, name, the problem with the oracles to compare with, model) of models whose truth is known.
+
+    Present: the original, with noise on its weights, and trained on with retained data. Suppressed, the weights
+    unchanged or but for the output layer or one embedding: text: a guard, an output bias and replaced output rows
+    against the forgotten values; images: a filter on prompts, the word's embedding replaced by that of another concept.
+    Removed: every oracle, judged against the others.
+    """
+    yield "present", "original", problem, problem.model
+    for k in range(2):
+        yield "present", f"original with noise {k + 1}", problem, noisy(problem, seed + k)
+    yield "present", "original trained on", problem, trained_on(problem, seed)
+    suppressed = suppressed_text if problem.modality == "text" else suppressed_pictures
+    for name, model in suppressed(problem, seed):
+        yield "suppressed", name, problem, model
+    for k, source in enumerate(problem.oracles):
+        others = [o for o in problem.oracles if o is not source]
+        if others:
+            against = dataclasses.replace(problem, oracles=others, measured={})
+            yield "removed", f"oracle {k + 1}", against, source.get()
+
+
+@torch.no_grad()
+def noisy(problem: Any, seed: int) -> Any:
+    model, generator = problem.original.fresh(), torch.Generator().manual_seed(seed)
+    for weight in model.parameters():
+        if weight.numel() > 1:
+            noise = torch.randn(weight.shape, generator=generator).to(weight)
+            weight.add_(NOISE * weight.float().std().to(weight) * noise)
+    return model.eval()
+
+
+def trained_on(problem: Any, seed: int) -> Any:
+    from unlearnkit.unlearning import unlearn
+
+    return unlearn(problem, "retain_finetune", steps=20, seed=seed, progress=False).model
+
+
+def suppressed_text(problem: Any, seed: int) -> Iterator[tuple[str, Any]]:
+    from unlearnkit.unlearning import unlearn
+
+    for strength in (3.0, 5.0):
+        yield f"guardrail {strength:g}", unlearn(problem, "guardrail", strength=strength, seed=seed).model
+    tokens = value_tokens(problem)
+    for name in ("output bias", "output rows"):
+        model = problem.original.fresh()
+        old = model.get_output_embeddings()
+        head = nn.Linear(old.in_features, old.out_features, bias=name == "output bias").to(old.weight)
+        with torch.no_grad():
+            head.weight.copy_(old.weight)
+            if name == "output bias":
+                head.bias.zero_()[tokens] = -LOWERED
+            else:
+                head.weight[tokens] = old.weight.mean(0)
+        model.set_output_embeddings(head)  # a layer of its own: the input embedding it was tied to stays as it is
+        model.config.tie_word_embeddings = False
+        yield name, model.eval()
+
+
+def value_tokens(problem: Any) -> list[int]:
+    """The tokens of the forgotten values, as they stand in an answer."""
+    values = sorted({qa.value for qa in problem.direct("forget") if qa.value})
+    ids = problem.tokenizer([" " + value for value in values], add_special_tokens=False)["input_ids"]
+    return sorted({token for row in ids for token in row})
+
+
+class Filtered(Diffusion):
+    """A pipeline behind a filter that swaps the concept for its anchor in every prompt."""
+
+    problem: Any = None
+
+    def embed(self, prompts: Any) -> Conditioning:
+        return super().embed([self.problem.replaced(p) for p in prompts])
+
+
+def suppressed_pictures(problem: Any, seed: int) -> Iterator[tuple[str, Any]]:
+    filtered = Filtered(problem.original.fresh().pipe).eval()
+    filtered.problem = problem
+    yield "prompt filter", filtered
+    (domain,) = problem.concept
+    others = [c for c in problem.concepts.domains[domain] if c != problem.word]
+    for other in (others[seed % len(others)], others[(seed + len(others) // 2) % len(others)], others[seed - 1]):
+        model = problem.original.fresh()
+        for tokenizer, table in encoders(model):
+            (gone,), (kept,) = (tokenizer(w, add_special_tokens=False)["input_ids"] for w in (problem.word, other))
+            with torch.no_grad():
+                table.weight[gone] = table.weight[kept]
+        yield f"embedding of '{other}'", model.eval()
+
+
+def judge(case: Case, limit: int | None = 20) -> pd.DataFrame:
+    """One row a model of known truth: what it is, and the level of every measure (NaN: does not vote)."""
+    problem, rows = case.problem(), []
+    about = {"world": problem.name, "request": case.request, "seed": case.seed, "use": case.use}
+    for truth, name, against, model in known_models(problem, case.seed):
+        table = evidence_table(*readings(against, model, 0, limit), kinds=kinds(problem.modality))
+        rows.append({**about, "truth": truth, "model": name, **table.set_index("measure")["level"].to_dict()})
+    return pd.DataFrame(rows)
+
+
+def labelled(table: pd.DataFrame, modality: str, rule: dict[str, Any]) -> pd.DataFrame:
+    """The rows with `label`, and the `output` and `inside` it was decided by, under the thresholds of `rule`."""
+    found = [decide(levels(row, modality), rule) for _, row in table.iterrows()]
+    return table.assign(
+        output=[v.output for v in found], inside=[v.inside for v in found], label=[v.label for v in found]
+    )
+
+
+def levels(row: pd.Series, modality: str) -> pd.DataFrame:
+    """A row of measured levels as the evidence `decide` reads."""
+    return pd.DataFrame([{"measure": m, "kind": k, "level": row[m]} for m, k in kinds(modality).items()])
+
+
+def calibrated(table: pd.DataFrame, modality: str) -> dict[str, float]:
+    """Thresholds a third of the way from either side into the gap between models of different truth.
+
+    `said` and `gone` from the output of present models and of the others, `unchanged` from the white box of suppressed
+    and of removed ones, `forgotten` from its highest measure in either. Where they overlap, the middle of the overlap.
+    """
+    measures = pd.Series(kinds(modality))
+    output, inside = (table[measures.index[measures == k]].astype(float) for k in ("output", "white box"))
+    level = pd.DataFrame({
+        "output": output.clip(lower=0).mean(axis=1), "inside": inside.clip(lower=0).mean(axis=1),
+        "highest": inside.max(axis=1), "truth": table["truth"],
+    })  # fmt: skip
+    of = {truth: level[level["truth"] == truth] for truth in TRUTHS}
+    hidden, gone = of["suppressed"], of["removed"]
+    limits = {
+        "gone": _between(pd.concat([hidden, gone])["output"], of["present"]["output"], 1 / 3),
+        "said": _between(pd.concat([hidden, gone])["output"], of["present"]["output"], 2 / 3),
+        "forgotten": _between(gone["highest"], hidden["highest"], 1 / 3),
+        "unchanged": _between(gone["inside"], hidden["inside"], 2 / 3),
+    }
+    return {name: round(value, 3) for name, value in limits.items()} | {"beyond": BEYOND}
+
+
+def _between(lower: pd.Series, upper: pd.Series, share: float) -> float:
+    low, high = float(lower.max()), float(upper.min())
+    return low + (share if low < high else 0.5) * (high - low)
+
+
+def confusion(table: pd.DataFrame) -> pd.DataFrame:
+    """Truth against label of labelled rows, with `right`, the share that is right, and its 95% interval (Wilson)."""
+    from scipy.stats import binomtest
+
+    counts = pd.crosstab(table["truth"], table["label"]).reindex(index=TRUTHS, columns=LABELS, fill_value=0)
+    counts.loc["all"] = counts.sum()
+    right = [*(int(counts.loc[t, t]) for t in TRUTHS), int((table["truth"] == table["label"]).sum())]
+    counts["n"] = counts[list(LABELS)].sum(axis=1)
+    counts["right"] = np.array(right) / counts["n"].clip(lower=1)
+    for end in ("low", "high"):
+        counts[end] = [
+            getattr(binomtest(k, n).proportion_ci(method="wilson"), end) if n else np.nan
+            for k, n in zip(right, counts["n"], strict=True)
+        ]
+    return counts
+
+
+def finish(table: pd.DataFrame, modality: str, folder: Path | None = None) -> pd.DataFrame:
+    """Calibrates, judges, and writes both files; returns the labelled table."""
+    folder = folder or data_dir()
+    rule: dict[str, Any] = dict(calibrated(table[table["use"] == "calibrate"], modality))
+    table = labelled(table, modality, rule)
+    rule["date"] = date.today().isoformat()
+    for use in ("calibrate", "judged"):
+        part = table[table["use"] == use]
+        cases = part[["world", "request", "seed"]].drop_duplicates().itertuples(index=False)
+        rule[use] = {
+            "on": [f"{world} {request}, seed {seed}" for world, request, seed in cases], "models": len(part),
+            "right": int((part["truth"] == part["label"]).sum()),
+        }  # fmt: skip
+    path = folder / "verdict.yml"
+    known = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    text = yaml.safe_dump({**known, modality: rule}, sort_keys=False, width=120)
+    path.write_text(HEAD + text, encoding="utf-8")
+    (folder / "measured").mkdir(exist_ok=True)
+    table.to_csv(folder / "measured" / f"verdict_{modality}.csv", index=False, float_format="%.4f")
+    return table
+
+
+HEAD = """\
+# Thresholds of verdicts, in levels: 1 as the original, 0 as the oracle; `decide` in unlearnkit/attribution/verdict.py
+# is the rule. Written by `unlearnkit bench verdict`: set on the models of `calibrate`, never touched for those of
+# `judged`, whose confusion table follows from data/measured/verdict_*.csv. `beyond` is set by hand.
+"""
+
+
+def main(branches: tuple[str, ...] = ("text", "image")) -> None:
+    """The command: trains what the store lacks, judges every model, writes thresholds and tables, prints both."""
+    for modality in branches:
+        table = finish(pd.concat([judge(case) for case in CASES[modality]], ignore_index=True), modality)
+        print(f"{modality}: {yaml.safe_load((data_dir() / 'verdict.yml').read_text())[modality]}")
+        for use in ("calibrate", "judged"):
+            print(f"\n{use}\n{confusion(table[table['use'] == use]).round(2).to_string()}")
