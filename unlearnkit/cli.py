@@ -1,4 +1,4 @@
-"""The command line: `unlearnkit run | doctor | report | models | bench`."""
+"""The command line: `unlearnkit run | sweep | doctor | report | models | bench`."""
 
 from __future__ import annotations
 
@@ -55,6 +55,34 @@ def run(
             failed = True
             typer.echo(_reason(outcome.traceback or "", shown), err=True)
     if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def sweep(
+    notebook: Annotated[str, typer.Argument(metavar="NOTEBOOK", help="A name of the series, or a path.")],
+    grid: Annotated[Path | None, typer.Option("--grid", metavar="FILE", help="YAML: fixed, grid, resources.")] = None,
+    search: Annotated[
+        Path | None, typer.Option("--search", metavar="FILE", help="YAML: fixed, space, objectives, seed, storage.")
+    ] = None,
+    trials: Annotated[int, typer.Option("--trials", help="Of a search, with those of earlier starts.")] = 20,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Processes here, a run each; by default one a GPU, else one.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler instead.")
+    ] = None,
+    runs: Runs = Path("runs"),
+) -> None:
+    """Execute a grid or a search of runs; what is complete is found again. Exit 1: some runs failed."""
+    from unlearnkit.runs.sweep import carry_out, read_spec
+
+    if (grid is None) == (search is None):
+        raise UnlearnkitError("give a sweep one file: --grid FILE or --search FILE.")
+    spec = read_spec(grid, "grid") if grid else read_spec(search or Path(), "search")
+    tally = carry_out(notebook, spec, trials=trials, workers=workers, scheduler=scheduler, runs=runs)
+    typer.echo(str(tally))
+    if tally.failures:
         raise typer.Exit(1)
 
 

@@ -76,6 +76,11 @@ def run_notebook(
     return Outcome(folder, status["state"], False, status["seconds"], status["traceback"])
 
 
+def complete(runs: Path, planned: Plan) -> bool:
+    """Whether this run's record is there and complete."""
+    return _status(runs / planned.path.stem / planned.digest).get("state") == "complete"
+
+
 def _recorded(planned: Plan, home: Path, folder: Path, say: Callable[[str], object] | None) -> dict[str, Any]:
     """Execute into a temporary folder and put it in place; whatever stops this, nothing half is left behind."""
     work = Path(tempfile.mkdtemp(prefix=f".{planned.digest}.", suffix=".tmp", dir=home))

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +180,15 @@ def _hash(path: Path) -> Any:
     """Contents of a file (line ends don't count), of a folder those of all it holds."""
     if path.is_dir():
         return {child.name: _hash(child) for child in path.glob("[!.]*") if child.name != "__pycache__"}
-    return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() if path.is_file() else None
+    if not path.is_file():
+        return None
+    about = path.stat()
+    return _hash_file(path, about.st_size, about.st_mtime_ns)
+
+
+@lru_cache(maxsize=10_000)  # a sweep plans hundreds of runs of the same files
+def _hash_file(path: Path, size: int, time_ns: int) -> str:
+    return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
 
 
 def _stamp(folder: Path, depth: int = 3) -> Any:

@@ -156,19 +156,27 @@ def read_runs(runs: Path | str | None = None, notebook: str | None = None, state
     root = Path(runs or _root())
     found = []
     for path in sorted(root.glob("[!.]*/[!.]*/status.json")):
-        folder = path.parent
-        if notebook not in (None, folder.parent.name):
-            continue
-        try:
-            status = json.loads(path.read_text("utf-8"))
-            if status["state"] != state:
-                continue
-            config = json.loads((folder / "config.json").read_text("utf-8"))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UnlearnkitError(_unreadable(folder, error)) from error
-        figures = sorted((folder / "figures").glob("[!.]*.png"), key=lambda file: (file.stat().st_mtime_ns, file.name))
-        found.append(Record(folder, config, status, tuple(figures)))
+        if notebook in (None, path.parent.parent.name):
+            record = read_run(path.parent)
+            if record.status["state"] == state:
+                found.append(record)
     return sorted(found, key=lambda record: (record.notebook, str(record.status.get("started"))))
+
+
+def read_run(folder: Path) -> Record:
+    """One finished run.
+
+    Raises:
+        UnlearnkitError: it can't be read.
+    """
+    try:
+        status = json.loads((folder / "status.json").read_text("utf-8"))
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        status["state"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UnlearnkitError(_unreadable(folder, error)) from error
+    figures = sorted((folder / "figures").glob("[!.]*.png"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+    return Record(folder, config, status, tuple(figures))
 
 
 def described(config: Config) -> dict[str, Any]:

@@ -1,0 +1,290 @@
+"""Sweeps: many runs of one notebook, from a grid or a search, on the workers of a Dask cluster.
+
+>>> from unlearnkit.runs.sweep import read_spec, carry_out
+>>> spec = read_spec("grid.yml", "grid")  # fixed: {world: authors}; grid: {methods: [npo, simnpo], seed: [0, 1, 2]}
+>>> carry_out("07_tradeoff", spec, workers=2)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from hashlib import sha256
+from itertools import product
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from unlearnkit.errors import UnlearnkitError
+from unlearnkit.runs.execute import Outcome, complete, run_notebook
+from unlearnkit.runs.files import write_json
+from unlearnkit.runs.parameters import Scalar
+from unlearnkit.runs.plan import find_notebook, plan
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+TOLD = 300  # characters of a failure that are shown
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fixed: dict[str, Scalar] = {}  # parameter → value, the same in every run
+    resources: dict[str, float] = {}  # Dask resources a run takes, such as {GPU: 1}
+
+
+class Grid(_Spec):
+    """Every combination of the listed values: `grid` is parameter → values."""
+
+    grid: dict[str, list[Scalar]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _values(self) -> Grid:
+        for name, values in self.grid.items():
+            if not values:
+                raise ValueError(f"'{name}' has no values; list at least one")
+            if name in self.fixed:
+                raise ValueError(f"'{name}' is both fixed and in the grid; take it out of one")
+        return self
+
+    def __iter__(self) -> Iterator[dict[str, Scalar]]:  # type: ignore[override]
+        for values in product(*self.grid.values()):
+            yield {**self.fixed, **dict(zip(self.grid, values, strict=True))}
+
+
+class Range(BaseModel):
+    """Numbers from `low` to `high`; whole ones when both ends are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ends(self) -> Range:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"low {self.low:g}, high {self.high:g}: low must be below high, and above 0 with log")
+        return self
+
+
+class Objective(BaseModel):
+    """A number of a run: the mean of `column` over the rows of its scores.csv where all of `where` hold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    column: str
+    where: dict[str, Scalar] = {}
+    direction: Literal["minimize", "maximize"]
+
+
+class Search(_Spec):
+    """Two objectives, searched by Optuna: `space` is parameter → a list of choices, or {low, high, log}."""
+
+    space: dict[str, list[Scalar] | Range] = Field(min_length=1)
+    objectives: dict[str, Objective] = Field(min_length=2, max_length=2)
+    seed: int = 0  # of the sampler
+    storage: str = ""  # an Optuna storage URL; empty: a journal file among the runs
+
+    @model_validator(mode="after")
+    def _space(self) -> Search:
+        for name, values in self.space.items():
+            if not values:
+                raise ValueError(f"'{name}' has no values; list at least one")
+            if name in self.fixed:
+                raise ValueError(f"'{name}' is both fixed and searched; take it out of one")
+        return self
+
+
+def read_spec(path: Path | str, kind: Literal["grid", "search"]) -> Grid | Search:
+    """The YAML of a sweep.
+
+    Raises:
+        UnlearnkitError: it can't be read, or has an unknown, missing or impossible entry.
+    """
+    path = Path(path)
+    try:
+        words = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnlearnkitError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}.") from error
+    except yaml.YAMLError as error:
+        raise UnlearnkitError(f"{path} isn't YAML: {' '.join(str(error).split())}.") from error
+    cls = Grid if kind == "grid" else Search
+    if not isinstance(words, dict):
+        raise UnlearnkitError(f"{path} holds no entries; a {kind} has {', '.join(cls.model_fields)}.")
+    try:
+        return cls(**{str(name): value for name, value in words.items()})
+    except ValidationError as error:
+        order = ["extra_forbidden", "value_error"]  # what says most first: a union complains once for each member
+        kinds = {found["type"]: found for found in reversed(error.errors())}
+        first = next((kinds[kind] for kind in order if kind in kinds), error.errors()[0])
+        where = ".".join(map(str, first["loc"])) or "it"
+        said = first["msg"].removeprefix("Value error, ")
+        raise UnlearnkitError(
+            f"{path}: {where}: {said}; a {kind} has the entries {', '.join(cls.model_fields)}."
+        ) from error
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run to be: the key its source knows it by, and its parameters."""
+
+    key: int
+    given: Mapping[str, Scalar]
+
+
+class GridSource:
+    """Points of a list, one after the other."""
+
+    def __init__(self, points: Iterable[Mapping[str, Scalar]]) -> None:
+        self.points = [Point(k, given) for k, given in enumerate(points)]
+        self.total = len(self.points)
+        self._next = iter(self.points)
+
+    def ask(self) -> Point | None:
+        return next(self._next, None)
+
+    def tell(self, point: Point, outcome: Outcome) -> None:
+        pass
+
+
+@dataclass
+class Tally:
+    """What became of a sweep's runs."""
+
+    notebook: str
+    done: int = 0  # executed now
+    found: int = 0  # complete before
+    failures: dict[str, str] = field(default_factory=dict)  # run folder or parameters → why
+    folders: list[str] = field(default_factory=list)  # of the complete runs, relative to the folder of runs
+
+    def __str__(self) -> str:
+        words = f"{self.done} runs executed, {self.found} found, {len(self.failures)} failed"
+        return "\n".join([words, *(f"failed: {which}: {why}" for which, why in self.failures.items())])
+
+
+def carry_out(
+    notebook: str,
+    spec: Grid | Search,
+    *,
+    trials: int = 20,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    runs: Path | str = "runs",
+    progress: bool = True,
+) -> Tally:
+    """Execute every run of a sweep that isn't complete yet; a failed run doesn't stop the others.
+
+    Args:
+        notebook: a name of the series, or a path.
+        trials: of a search, those of earlier starts included.
+        workers: processes of a local cluster, one run each at a time; by default one a GPU, else one.
+        scheduler: address of a running Dask scheduler instead; its workers need the package and the folder of runs.
+        runs: folder of the run records, shared by all workers.
+
+    Raises:
+        UnlearnkitError: a parameter that the notebook doesn't take (before any work), an unreachable scheduler,
+            objectives that no run has.
+    """
+    path, home = find_notebook(notebook), Path(runs).absolute()
+    if workers is not None and workers < 1:
+        raise UnlearnkitError(f"workers = {workers} is not possible; give 1 or more.")
+    if workers is not None and scheduler is not None:
+        raise UnlearnkitError("--workers and --scheduler contradict each other; a scheduler has workers of its own.")
+    source: Any
+    if isinstance(spec, Grid):
+        source = GridSource(spec)
+        for point in source.points:
+            plan(path, point.given)
+    else:
+        from unlearnkit.runs.search import SearchSource
+
+        source = SearchSource(path, spec, home, trials)
+    tally = Tally(path.stem)
+    with ExitStack() as stack:
+        _work(lambda: _client(stack, workers, scheduler), path, source, tally, home, spec.resources, progress)
+    write_json(
+        home / path.stem / f"sweep-{digest_of_spec(spec)}.json",
+        {"spec": spec.model_dump(), "runs": sorted(tally.folders), "failed": sorted(tally.failures)},
+    )
+    return tally
+
+
+def _client(stack: ExitStack, workers: int | None, scheduler: str | None) -> Client:
+    from unlearnkit.runs.cluster import connected
+
+    return stack.enter_context(connected(workers, scheduler))
+
+
+def _work(
+    connect: Callable[[], Client],
+    path: Path,
+    source: Any,
+    tally: Tally,
+    home: Path,
+    resources: dict[str, float],
+    progress: bool,
+) -> None:
+    """Keep every worker at one run until the source has no more.
+
+    What is complete already is never sent, and without anything to send no cluster is started.
+    """
+    from tqdm.auto import tqdm
+
+    running: dict[Any, Point] = {}
+    ended: SimpleQueue[Any] = SimpleQueue()
+    client: Client | None = None
+    bar = tqdm(total=source.total, desc=f"sweep {path.stem}", unit="run", disable=None if progress else True)
+
+    def settle(point: Point, outcome: Outcome) -> None:
+        _settle(tally, source, point, outcome, home)
+        bar.update()
+        bar.set_postfix(found=tally.found, failed=len(tally.failures))
+
+    while True:
+        while not client or len(running) < max(1, len(client.scheduler_info(n_workers=-1)["workers"])):
+            point = source.ask()
+            if point is None:
+                break
+            if complete(home, plan(path, point.given)):
+                settle(point, run_notebook(path, point.given, home))
+                continue
+            client = client or connect()
+            future = client.submit(run_notebook, path, dict(point.given), home, pure=False, resources=resources or None)
+            running[future] = point
+            future.add_done_callback(ended.put)
+        if not running:
+            break
+        future = ended.get()
+        point = running.pop(future)
+        settle(point, future.result() if future.status == "finished" else _lost(future, path, point, home))
+    bar.close()
+
+
+def _lost(future: Any, path: Path, point: Point, home: Path) -> Outcome:
+    """A run whose worker died again and again, or that could not begin."""
+    folder = home / path.stem / plan(path, point.given).digest
+    return Outcome(folder, "failed", False, 0.0, f"{type(future.exception()).__name__}: {future.exception()}")
+
+
+def _settle(tally: Tally, source: Any, point: Point, outcome: Outcome, home: Path) -> None:
+    source.tell(point, outcome)
+    if outcome.state != "complete":
+        why = (outcome.traceback or "").strip().rpartition("\n")[2][:TOLD]
+        tally.failures[f"{outcome.folder.name} {json.dumps(dict(point.given))}"] = why
+        return
+    tally.folders.append(str(outcome.folder.relative_to(home)))
+    if outcome.found:
+        tally.found += 1
+    else:
+        tally.done += 1
+
+
+def digest_of_spec(spec: Grid | Search) -> str:
+    return sha256(spec.model_dump_json().encode()).hexdigest()[:12]
