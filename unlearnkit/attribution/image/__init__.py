@@ -1,3 +1,3 @@
 """Views of text-to-image pipelines."""
 
-from unlearnkit.attribution.image import attention  # noqa: F401  fills the registry
+from unlearnkit.attribution.image import attention, denoiser  # noqa: F401  fill the registry
