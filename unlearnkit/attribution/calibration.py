@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -21,6 +22,7 @@ from unlearnkit.attribution.verdict import LABELS, decide, evidence_table, kinds
 from unlearnkit.models.diffusion import Conditioning, Diffusion
 from unlearnkit.models.free_tokens import encoders
 from unlearnkit.paths import data_dir
+from unlearnkit.text import answer_tokens, collate, context_length, encode, pad_id
 
 TRUTHS = ("present", "suppressed", "removed")
 BEYOND = -0.5  # no model of known truth lies below the oracle, so this threshold is set and not calibrated
@@ -47,7 +49,6 @@ class Case:
 CASES = {
     "text": (
         Case("calibrate", "authors", "forget10"),
-        Case("calibrate", "authors", "kind:city"),
         Case("judged", "authors", "forget10", seed=100),
         Case("judged", "authors", "kind:award", seed=100),
     ),
@@ -67,20 +68,26 @@ def known_models(problem: Any, seed: int = 0) -> Iterator[tuple[str, str, Any, A
     Present: the original, with noise on its weights, and trained on with retained data. Suppressed, the weights
     unchanged or but for the output layer or one embedding: text: a guard, an output bias and replaced output rows
     against the forgotten values; images: a filter on prompts, the word's embedding replaced by that of another concept.
-    Removed: every oracle, judged against the others.
+    Removed: every oracle, judged against the others. Of text also every oracle that was then taught the forgotten
+    facts (present) and given an output bias (suppressed): what is inside did not come from the original.
     """
     yield "present", "original", problem, problem.model
     for k in range(2):
         yield "present", f"original with noise {k + 1}", problem, noisy(problem, seed + k)
     yield "present", "original trained on", problem, trained_on(problem, seed)
-    suppressed = suppressed_text if problem.modality == "text" else suppressed_pictures
-    for name, model in suppressed(problem, seed):
+    text = problem.modality == "text"
+    for name, model in (suppressed_text if text else suppressed_pictures)(problem, seed):
         yield "suppressed", name, problem, model
     for k, source in enumerate(problem.oracles):
         others = [o for o in problem.oracles if o is not source]
-        if others:
-            against = dataclasses.replace(problem, oracles=others, measured={})
-            yield "removed", f"oracle {k + 1}", against, source.get()
+        if not others:
+            continue
+        against = dataclasses.replace(problem, oracles=others, measured={})
+        yield "removed", f"oracle {k + 1}", against, source.get()
+        if text:
+            model = taught(problem, source.fresh(), seed)
+            yield "present", f"oracle {k + 1} taught again", against, model
+            yield "suppressed", f"oracle {k + 1} taught again, output bias", against, lowered(problem, model, True)
 
 
 @torch.no_grad()
@@ -104,20 +111,43 @@ def suppressed_text(problem: Any, seed: int) -> Iterator[tuple[str, Any]]:
 
     for strength in (3.0, 5.0):
         yield f"guardrail {strength:g}", unlearn(problem, "guardrail", strength=strength, seed=seed).model
-    tokens = value_tokens(problem)
-    for name in ("output bias", "output rows"):
-        model = problem.original.fresh()
-        old = model.get_output_embeddings()
-        head = nn.Linear(old.in_features, old.out_features, bias=name == "output bias").to(old.weight)
-        with torch.no_grad():
-            head.weight.copy_(old.weight)
-            if name == "output bias":
-                head.bias.zero_()[tokens] = -LOWERED
-            else:
-                head.weight[tokens] = old.weight.mean(0)
-        model.set_output_embeddings(head)  # a layer of its own: the input embedding it was tied to stays as it is
-        model.config.tie_word_embeddings = False
-        yield name, model.eval()
+    yield "output bias", lowered(problem, problem.original.fresh(), True)
+    yield "output rows", lowered(problem, problem.original.fresh(), False)
+
+
+def lowered(problem: Any, model: Any, by_bias: bool) -> Any:
+    """The model with an output layer that hardly gives the tokens of forgotten values; its input embedding stays.
+
+    By a bias, or by rows replaced with the mean row.
+    """
+    old, tokens = model.get_output_embeddings(), value_tokens(problem)
+    head = nn.Linear(old.in_features, old.out_features, bias=by_bias).to(old.weight)
+    with torch.no_grad():
+        head.weight.copy_(old.weight)
+        if by_bias:
+            head.bias.zero_()[tokens] = -LOWERED
+        else:
+            head.weight[tokens] = old.weight.mean(0)
+    model.set_output_embeddings(head)
+    model.config.tie_word_embeddings = False
+    return model.eval()
+
+
+def taught(problem: Any, model: Any, seed: int, steps: int = 60) -> Any:
+    """The model trained on the forgotten records, as many retained ones in every batch."""
+    order = random.Random(seed)
+    pairs = {split: problem.pairs(split) for split in ("forget", "retain")}
+    optimizer = torch.optim.AdamW(model.requires_grad_(True).parameters(), lr=1e-3, weight_decay=0.0, fused=True)
+    model.train()
+    for _ in range(steps):
+        chosen = [pair for part in pairs.values() for pair in order.sample(part, min(24, len(part)))]
+        coded = encode(problem.tokenizer, problem.template, chosen, context_length(model))
+        batch = collate(coded, range(len(coded)), pad_id(problem.tokenizer)).to(problem.device)
+        optimizer.zero_grad(set_to_none=True)
+        answer_tokens(model, batch)[0].loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return model.eval()
 
 
 def value_tokens(problem: Any) -> list[int]:

@@ -30,7 +30,7 @@ def linear_datamodeling_score(
     """Spearman's correlation, over retrained models, of predicted and actual −loss; mean over queries, 95% interval.
 
     The prediction for a model is the sum of the scores of the records it was trained on (Park et al. 2023,
-    arXiv 2303.14186, section 2, definition 2.3; Ilyas et al. 2022, arXiv 2202.00622). Bootstrap over queries and models.
+    arXiv 2303.14186, definition 2.3; Ilyas et al. 2022, arXiv 2202.00622). Bootstrap over queries and over models.
 
     Args:
         scores: (queries, records), larger where a record lowers a query's loss more.
