@@ -1,4 +1,5 @@
-# The two commands: `make tour` (set up, run the series, build the report) and `make test`.
+# The two commands: `make tour` (set up, run the series, build the report) and `make test`. The tests of panels want a
+# browser: the system package `chromium` (Debian: apt-get install chromium); without it they are skipped.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.complete

@@ -5,6 +5,18 @@
 >>> uk.attribution_twin(problem, {"npo": unlearned})  # the same as a still figure, for paper and for GitHub
 """
 
+from unlearnkit.panels.answers import answers_panel, answers_twin
 from unlearnkit.panels.attribution import attribution_panel, attribution_twin
+from unlearnkit.panels.console import attack_console, attack_twin
+from unlearnkit.panels.pictures import pictures_panel, pictures_twin
 
-__all__ = ["attribution_panel", "attribution_twin"]
+__all__ = [
+    "attack_console",
+    "attack_twin",
+    "answers_panel",
+    "answers_twin",
+    "attribution_panel",
+    "attribution_twin",
+    "pictures_panel",
+    "pictures_twin",
+]

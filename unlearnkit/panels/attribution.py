@@ -12,11 +12,9 @@ from unlearnkit.attacks.text.inside import layers
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.panels import image_attribution as pictures
 from unlearnkit.panels import text_attribution as text
-from unlearnkit.panels.frame import LABEL, WIDE, Panel, given_models, side_by_side
+from unlearnkit.panels.frame import LABEL, WIDE, ModelsPanel, Panel, RecordPanel, given_models, side_by_side
 from unlearnkit.panels.html import titles_of
 from unlearnkit.unlearning import check_problem
-
-OWN = "a prompt of your own"
 
 
 def attribution_panel(problem: Any, unlearned: Any, *, seed: int = 0) -> Panel:
@@ -33,7 +31,7 @@ def attribution_panel(problem: Any, unlearned: Any, *, seed: int = 0) -> Panel:
     """
     check_problem(problem)
     kind = ImageAttributionPanel if problem.modality == "image" else TextAttributionPanel
-    return kind(problem, given_models(problem, unlearned), seed)
+    return kind(problem, unlearned, seed)
 
 
 def attribution_twin(
@@ -72,23 +70,12 @@ def attribution_twin(
     return text.twin_figure(tokens, text.lens_table(problem, models, *asked), _probe(problem, models, seed), titles)
 
 
-class TextAttributionPanel(Panel):
+class TextAttributionPanel(RecordPanel):
     """Tabs `tokens` and `layers` over a prompt and a target."""
 
-    def __init__(self, problem: Any, models: dict[str, Any], seed: int) -> None:
-        super().__init__("Attribution: original, unlearned, oracle")
-        self.problem, self.given, self.seed = problem, models, seed
-        self._columns: tuple[str, dict[str, Any]] = ("", {})
-        records = problem.direct("forget")
-        own = {"style": LABEL, "layout": WIDE, "continuous_update": False}
-        shown = [(f"{k + 1}. {qa.question}", k) for k, qa in enumerate(records)]
-        choice = {"style": LABEL, "layout": WIDE}
-        chosen = self.control("unlearned", widgets.Dropdown(options=list(models), description="unlearned", **choice))
-        record = widgets.Dropdown(options=[*shown, (OWN, -1)], description="record", **choice)
-        record.observe(self._fill_in, "value")
-        self.controls["record"], self.records = record, records
-        prompt = self.control("prompt", widgets.Text(records[0].question, description="prompt", **own))
-        target = self.control("target", widgets.Text(records[0].answer, description="target", **own))
+    def __init__(self, problem: Any, unlearned: Any, seed: int) -> None:
+        fields = {"prompt": "question", "target": "answer"}
+        super().__init__("Attribution: original, unlearned, oracle", problem, unlearned, fields, seed)
         methods = [(label, name) for name, label in text.METHODS.items()]
         method = self.control("method", widgets.Dropdown(options=methods, description="method", style=LABEL))
         depth = layers(problem.model)
@@ -99,69 +86,47 @@ class TextAttributionPanel(Panel):
             titles=("tokens", "layers"),
         )
         self.tabs.observe(self._changed, "selected_index")
-        rows = [widgets.HBox([chosen, record]), widgets.HBox([prompt, target])]
-        self.box.children = (self.head, *rows, self.tabs)
+        chosen, record, prompt, target, *_ = self.controls.values()
+        self.box.children = (self.head, widgets.HBox([chosen, record]), widgets.HBox([prompt, target]), self.tabs)
 
     def update(self) -> None:
-        name, prompt, target = (self.controls[k].value for k in ("unlearned", "prompt", "target"))
-        show: Callable[[], str] = self._layers if self.tabs.selected_index else self._tokens
-        self.fill("layers" if self.tabs.selected_index else "tokens", show)
-        with self.together():  # a prompt typed by hand is none of the records
-            asked = [k for k, qa in enumerate(self.records) if (qa.question, qa.answer) == (prompt, target)]
-            self.controls["record"].value = asked[0] if asked else -1
+        asked = self.texts()
+        if self.tabs.selected_index:
+            self.fill("layers", lambda: self._layers(*asked))
+        else:
+            self.fill("tokens", lambda: self._tokens(*asked))
 
-    def _models(self) -> dict[str, Any]:
-        name = self.controls["unlearned"].value
-        if self._columns[0] != name:  # one set of models at a time: the random change is a copy
-            self._columns = name, side_by_side(self.problem, self.given[name], self.seed)
-        return self._columns[1]
-
-    def _tokens(self) -> str:
-        name, prompt, target, method = (self.controls[k].value for k in ("unlearned", "prompt", "target", "method"))
-        models = self._models()
+    def _tokens(self, prompt: str, target: str) -> str:
+        models, method = self.models(), self.controls["method"].value
         found = self.once(
-            ("tokens", name, prompt, target, method), text.METHODS[method], len(models),
+            ("tokens", self.name, prompt, target, method), text.METHODS[method], len(models),
             lambda step: text.token_table(self.problem, models, prompt, target, method, self.seed, step),
         )  # fmt: skip
-        return text.token_html(found, titles_of(models, name))
+        return text.token_html(found, self.titles)
 
-    def _layers(self) -> str:
-        name, prompt, target, layer = (self.controls[k].value for k in ("unlearned", "prompt", "target", "layer"))
-        models = self._models()
+    def _layers(self, prompt: str, target: str) -> str:
+        models = self.models()
         lens = self.once(
-            ("lens", name, prompt, target), "logit lens", len(models),
+            ("lens", self.name, prompt, target), "logit lens", len(models),
             lambda step: text.lens_table(self.problem, models, prompt, target, step),
         )  # fmt: skip
         probe = self.once(
-            ("probe", name), "linear probe", 2, lambda step: _probe(self.problem, models, self.seed, step)
+            ("probe", self.name), "linear probe", 2, lambda step: _probe(self.problem, models, self.seed, step)
         )
-        return text.layers_html(lens, probe, layer, titles_of(models, name))
-
-    def _fill_in(self, change: Any) -> None:
-        if self._quiet or change["new"] < 0:
-            return
-        record = self.records[change["new"]]
-        with self.together():
-            self.controls["prompt"].value, self.controls["target"].value = record.question, record.answer
-        self.update()
+        return text.layers_html(lens, probe, self.controls["layer"].value, self.titles)
 
 
-class ImageAttributionPanel(Panel):
+class ImageAttributionPanel(ModelsPanel):
     """The cross-attention maps of one token of a prompt."""
 
-    def __init__(self, problem: Any, models: dict[str, Any], seed: int) -> None:
-        super().__init__("Cross-attention: original, unlearned, oracle")
-        self.problem, self.given, self.seed = problem, models, seed
-        self._columns: tuple[str, dict[str, Any]] = ("", {})
+    def __init__(self, problem: Any, unlearned: Any, seed: int) -> None:
+        super().__init__("Cross-attention: original, unlearned, oracle", problem, unlearned, seed)
         own = {"style": LABEL, "continuous_update": False}
-        chosen = widgets.Dropdown(options=list(models), description="unlearned", style=LABEL)
-        prompt = widgets.Text(problem.prompts_of("forget")[0][0], description="prompt", layout=WIDE, **own)
-        noise = widgets.IntSlider(seed, 0, max(9, seed + 9), description="noise", **own)
-        token = widgets.Dropdown(description="token", style=LABEL)
-        self.control("unlearned", chosen)
-        self.control("prompt", prompt)
-        self.control("noise", noise)
-        self.control("token", token)
+        first = problem.prompts_of("forget")[0][0]
+        self.control("prompt", widgets.Text(first, description="prompt", layout=WIDE, **own))
+        self.control("noise", widgets.IntSlider(seed, 0, seed + 9, description="noise", **own))
+        self.control("token", widgets.Dropdown(description="token", style=LABEL))
+        chosen, prompt, noise, token = self.controls.values()
         rows = [widgets.HBox([chosen, prompt]), widgets.HBox([noise, token])]
         self.box.children = (self.head, *rows, self.view("attention", 620))
 
@@ -169,12 +134,9 @@ class ImageAttributionPanel(Panel):
         self.fill("attention", self._attention)
 
     def _attention(self) -> str:
-        name, prompt, noise = (self.controls[k].value for k in ("unlearned", "prompt", "noise"))
-        if self._columns[0] != name:
-            self._columns = name, side_by_side(self.problem, self.given[name], self.seed)
-        models = self._columns[1]
+        models, (prompt, noise) = self.models(), (self.controls[k].value for k in ("prompt", "noise"))
         found = self.once(
-            ("attention", name, prompt, noise), "drawing", len(models),
+            ("attention", self.name, prompt, noise), "drawing", len(models),
             lambda step: pictures.attention_of(self.problem, models, prompt, noise, step),
         )  # fmt: skip
         token = self.controls["token"]
@@ -183,7 +145,7 @@ class ImageAttributionPanel(Panel):
             with self.together():
                 token.options = options
                 token.value = _place(self.problem, found.tokens, None)
-        return pictures.attention_html(found, token.value, titles_of(models, name))
+        return pictures.attention_html(found, token.value, self.titles)
 
 
 def _place(problem: Any, tokens: list[str], token: str | None) -> int:

@@ -10,11 +10,12 @@ import ipywidgets as widgets
 
 from unlearnkit.attribution.base import random_change
 from unlearnkit.errors import UnlearnkitError
-from unlearnkit.panels.html import page, sentence
+from unlearnkit.panels.html import page, sentence, titles_of
 from unlearnkit.unlearning import model_of
 
 WIDE = widgets.Layout(width="100%")
 LABEL = {"description_width": "92px"}
+KEPT = 16  # results a panel remembers, the latest
 
 
 class Panel:
@@ -37,6 +38,7 @@ class Panel:
         self.bar = widgets.IntProgress(layout=widgets.Layout(width="220px", height="18px"))
         self.doing = widgets.Label()
         self.progress = widgets.HBox([self.doing, self.bar], layout=widgets.Layout(visibility="hidden"))
+        self.progress.add_class("uk-progress")
         self.head = widgets.HBox([self.title, self.progress], layout=widgets.Layout(height="28px"))
         self.box = widgets.VBox([self.head])
 
@@ -90,6 +92,8 @@ class Panel:
                 self._kept[key] = make(step)
             finally:
                 self.progress.layout.visibility = "hidden"
+            while len(self._kept) > KEPT:
+                del self._kept[next(iter(self._kept))]
         return self._kept[key]
 
     def _changed(self, change: Any) -> None:
@@ -103,6 +107,80 @@ class Panel:
         self.update()
 
 
+def side_by_side(problem: Any, model: Any, seed: int = 0, control: bool = True) -> dict[str, Any]:
+    """The models of the columns: original, unlearned, the first oracle if there is one, and the random change."""
+    models = {"original": problem.model, "unlearned": model}
+    if problem.oracles:
+        models["oracle"] = problem.oracle(0)
+    if control:
+        models["random"] = random_change(problem.model, model, seed)
+    return models
+
+
+class ModelsPanel(Panel):
+    """A panel on one unlearned model at a time, picked by name, beside original, oracle and random change."""
+
+    def __init__(self, title: str, problem: Any, unlearned: Any, seed: int = 0) -> None:
+        super().__init__(title)
+        self.problem, self.given, self.seed = problem, given_models(problem, unlearned), seed
+        self._columns: tuple[str, dict[str, Any]] = ("", {})
+        self.control("unlearned", widgets.Dropdown(options=list(self.given), description="unlearned", style=LABEL))
+
+    @property
+    def name(self) -> str:
+        return self.controls["unlearned"].value
+
+    def models(self) -> dict[str, Any]:
+        """The models of the columns; one set at a time is kept, since the random change is a copy."""
+        if self._columns[0] != self.name:
+            self._columns = self.name, side_by_side(self.problem, self.given[self.name], self.seed)
+        return self._columns[1]
+
+    @property
+    def titles(self) -> dict[str, str]:
+        return titles_of(self.models(), self.name)
+
+
+class RecordPanel(ModelsPanel):
+    """A panel on a language model whose texts come from a forget record, or are typed by hand.
+
+    Args:
+        fields: name of a text control → attribute of the record that fills it.
+    """
+
+    def __init__(self, title: str, problem: Any, unlearned: Any, fields: Mapping[str, str], seed: int = 0) -> None:
+        super().__init__(title, problem, unlearned, seed)
+        self.fields, self.records = fields, problem.direct("forget")
+        shown = [(f"{k + 1}. {qa.question}", k) for k, qa in enumerate(self.records)]
+        options = [*shown, ("a prompt of your own", -1)]
+        record = widgets.Dropdown(options=options, description="record", style=LABEL, layout=WIDE)
+        record.observe(self._fill_in, "value")
+        self.controls["record"] = record
+        for name, attribute in fields.items():
+            text = getattr(self.records[0], attribute)
+            own = {"description": name, "style": LABEL, "layout": WIDE, "continuous_update": False}
+            self.control(name, widgets.Text(text, **own))
+
+    def texts(self) -> tuple[str, ...]:
+        """What the text controls say; the list of records follows what is typed by hand."""
+        said = tuple(self.controls[name].value for name in self.fields)
+        known = (k for k, qa in enumerate(self.records) if said == self._texts_of(qa))
+        with self.together():
+            self.controls["record"].value = next(known, -1)
+        return said
+
+    def _texts_of(self, record: Any) -> tuple[str, ...]:
+        return tuple(getattr(record, attribute) for attribute in self.fields.values())
+
+    def _fill_in(self, change: Any) -> None:
+        if self._quiet or change["new"] < 0:
+            return
+        with self.together():
+            for name, text in zip(self.fields, self._texts_of(self.records[change["new"]]), strict=True):
+                self.controls[name].value = text
+        self.update()
+
+
 def given_models(problem: Any, unlearned: Any) -> dict[str, Any]:
     """Name → unlearned model, from a mapping of what `unlearn` returned, or from one of them.
 
@@ -113,13 +191,3 @@ def given_models(problem: Any, unlearned: Any) -> dict[str, Any]:
     if not given:
         raise UnlearnkitError('there is no model to show; give a mapping such as {"npo": unlearned}.')
     return {str(name): model_of(problem, one) for name, one in given.items()}
-
-
-def side_by_side(problem: Any, model: Any, seed: int = 0, control: bool = True) -> dict[str, Any]:
-    """The models of the columns: original, unlearned, the first oracle if there is one, and the random change."""
-    models = {"original": problem.model, "unlearned": model}
-    if problem.oracles:
-        models["oracle"] = problem.oracle(0)
-    if control:
-        models["random"] = random_change(problem.model, model, seed)
-    return models

@@ -33,6 +33,7 @@ STYLE = """<style>
 .uk-panel th,.uk-panel td{padding:2px 10px;text-align:right;border:1px solid var(--jp-border-color2,#ddd);
  font-variant-numeric:tabular-nums;white-space:pre-wrap;overflow-wrap:anywhere}
 .uk-panel th:first-child,.uk-panel td.uk-text{text-align:left}
+.uk-panel td{min-width:72px}
 .uk-panel thead th{border-bottom:3px solid;font-weight:600;position:sticky;top:0;
  background:var(--jp-layout-color1,#fff);z-index:1}
 .uk-panel .uk-legend{display:flex;gap:8px;align-items:center;margin:2px 0 8px;font-size:12.5px}
@@ -41,6 +42,8 @@ STYLE = """<style>
 .uk-panel img{max-width:100%;display:block}
 .uk-panel img.uk-pixels{image-rendering:pixelated;width:100%;max-width:180px;margin:4px 0;border:1px solid #8884}
 .uk-panel .uk-beside{display:flex;flex-wrap:wrap;gap:18px;align-items:flex-start}
+.uk-panel p{margin:3px 0}.uk-panel ol{margin:3px 0;padding-left:26px}.uk-panel li{overflow-wrap:anywhere;margin:3px 0}
+.uk-panel .uk-strip{display:flex;gap:4px}.uk-panel .uk-strip img.uk-pixels{width:84px;flex:0 1 auto;min-width:0}
 .uk-panel mark{background:#ffd54d;color:#1a1a1a;padding:0 2px;border-radius:2px}
 </style>"""
 
