@@ -6,6 +6,8 @@
 """
 
 from unlearnkit.attribution import image as _image  # noqa: F401  fills the registry
+from unlearnkit.attribution import plane as _plane  # noqa: F401
+from unlearnkit.attribution import sharpness as _sharpness  # noqa: F401
 from unlearnkit.attribution import text as _text  # noqa: F401
 from unlearnkit.attribution.base import VIEWS, View, ViewCard, random_change, register_view
 from unlearnkit.attribution.verb import attribute
