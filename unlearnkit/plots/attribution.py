@@ -208,13 +208,17 @@ def plot_surface(
 
 
 def plot_maps(
-    pictures: Mapping[str, np.ndarray], maps: Mapping[str, Mapping[str, np.ndarray]], title: str = ""
+    pictures: Mapping[str, np.ndarray],
+    maps: Mapping[str, Mapping[str, np.ndarray]],
+    title: str = "",
+    label: str = "share of attention",
 ) -> Figure:
-    """Picture and attention map of each word on one seed and noise: a row a model, one scale for all maps.
+    """Picture and map of each word on one seed and noise: a row a model, one scale for all maps.
 
     Args:
         pictures: model → uint8 (height, width, 3).
-        maps: model → word → (height, width), the share of attention.
+        maps: model → word → (height, width).
+        label: what a map shows, with its unit.
     """
     words = list(next(iter(maps.values())))
     low, high = (f(m.min() if f is min else m.max() for ws in maps.values() for m in ws.values()) for f in (min, max))
@@ -225,7 +229,9 @@ def plot_maps(
     colors = model_colors(list(maps))
     for row, (who, own) in enumerate(maps.items()):
         axes[row, 0].imshow(pictures[who], interpolation="nearest")
-        axes[row, 0].set_ylabel(who.replace("_", "\n"), rotation=0, ha="right", va="center", color=colors[who])
+        axes[row, 0].set_ylabel(
+            who.replace("_", "\n"), rotation=0, ha="right", va="center", color=colors[who] if _fixed(who) else "0.15"
+        )
         for ax, word in zip(axes[row, 1:], words, strict=True):
             shown = ax.imshow(own[word], cmap="viridis", vmin=low, vmax=high)
             if row == 0:
@@ -233,7 +239,7 @@ def plot_maps(
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
         ax.grid(visible=False)
-    fig.colorbar(shown, ax=axes, label="share of attention", shrink=0.7)
+    fig.colorbar(shown, ax=axes, label=label, shrink=0.7)
     if title:
         fig.suptitle(title)
     return fig
