@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import yaml
 from torch import nn
 
 from unlearnkit.attribution.verdict import LABELS, decide, evidence_table, kinds, readings
+from unlearnkit.errors import unknown
 from unlearnkit.models.diffusion import Conditioning, Diffusion
 from unlearnkit.models.free_tokens import encoders
 from unlearnkit.paths import data_dir
@@ -50,14 +51,12 @@ CASES = {
     "text": (
         Case("calibrate", "authors", "forget10"),
         Case("judged", "authors", "forget10", seed=100),
-        Case("judged", "authors", "kind:award", seed=100),
+        Case("judged", "authors", "kind:award", seed=100, oracles=2),
     ),
     "image": (
-        Case("calibrate", "canvas", "striped", oracles=2),
         Case("calibrate", "digits", "seven"),
-        Case("judged", "canvas", "star", oracles=2),
         Case("judged", "digits", "three"),
-        Case("judged", "digits", "one"),
+        Case("judged", "canvas", "striped", oracles=2),
     ),
 }
 
@@ -82,7 +81,7 @@ def known_models(problem: Any, seed: int = 0) -> Iterator[tuple[str, str, Any, A
         others = [o for o in problem.oracles if o is not source]
         if not others:
             continue
-        against = dataclasses.replace(problem, oracles=others, measured={})
+        against = dataclasses.replace(problem, oracles=others)  # with what was read of original and oracles so far
         yield "removed", f"oracle {k + 1}", against, source.get()
         if text:
             model = taught(problem, source.fresh(), seed)
@@ -278,8 +277,15 @@ HEAD = """\
 """
 
 
-def main(branches: tuple[str, ...] = ("text", "image")) -> None:
-    """The command: trains what the store lacks, judges every model, writes thresholds and tables, prints both."""
+def main(branches: Sequence[str] = ("text", "image")) -> None:
+    """The command: trains what the store lacks, judges every model, writes thresholds and tables, prints both.
+
+    Raises:
+        UnlearnkitError: an unknown branch.
+    """
+    for modality in branches:
+        if modality not in CASES:
+            raise unknown("branch", modality, CASES)
     for modality in branches:
         table = finish(pd.concat([judge(case) for case in CASES[modality]], ignore_index=True), modality)
         print(f"{modality}: {yaml.safe_load((data_dir() / 'verdict.yml').read_text())[modality]}")

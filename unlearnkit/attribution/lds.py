@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.paths import data_dir
@@ -51,7 +51,7 @@ def linear_datamodeling_score(
     predicted = kept @ scores.T  # (models, queries)
 
     def score(models: NDArray[Any], queries: NDArray[Any]) -> float:
-        found = [_rank_correlation(predicted[models, q], -losses[models, q]) for q in queries]
+        found = _rank_correlations(predicted[models][:, queries], -losses[models][:, queries])
         return float(np.nanmean(found)) if np.isfinite(found).any() else np.nan
 
     draw = np.random.default_rng(seed)
@@ -61,9 +61,11 @@ def linear_datamodeling_score(
     return score(np.arange(m), np.arange(q)), float(low), float(high)
 
 
-def _rank_correlation(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Spearman's; NaN where either never changes."""
-    return float(spearmanr(a, b).statistic) if np.ptp(a) > 0 and np.ptp(b) > 0 else np.nan
+def _rank_correlations(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    """Spearman's of every column, (models, queries) each; NaN where either never changes: (queries,)."""
+    first, second = (rankdata(x, axis=0) - (len(x) + 1) / 2 for x in (a, b))
+    size = np.sqrt((first**2).sum(0) * (second**2).sum(0))
+    return np.divide((first * second).sum(0), size, out=np.full(len(size), np.nan), where=size > 0)
 
 
 def measure_lds(scores: Sequence[str] = SCORES, models: int = MODELS, queries: int = 24, seed: int = 0) -> pd.DataFrame:

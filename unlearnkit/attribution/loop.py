@@ -13,6 +13,7 @@ import pandas as pd
 
 from unlearnkit.attribution.text.data import scored
 from unlearnkit.errors import UnlearnkitError, whole_number
+from unlearnkit.unlearning import check_problem
 from unlearnkit.worlds.records import QA
 
 BESIDE = ("words", "random")  # what needs no model, and chance: beside every score
@@ -81,8 +82,12 @@ def attribution_loop(
             "derived": records of other entities that follow from forgotten facts and name no forgotten entity.
 
     Raises:
-        UnlearnkitError: an unknown score or kind of left-out records; a number out of its range; nothing to leave out.
+        UnlearnkitError: a problem of pictures; an unknown score or kind of left-out records; a number out of its range;
+            nothing to leave out.
     """
+    check_problem(problem)
+    if problem.modality != "text":
+        raise UnlearnkitError("data attribution is of language models; this problem is of pictures.")
     whole_number("seed", seed)
     whole_number("rounds", rounds, 1)
     if not 0 < share < 1:

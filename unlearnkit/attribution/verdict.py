@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from html import escape
 from typing import Any
 
@@ -57,7 +56,6 @@ class Verdict:
         return f"<p><b>{escape(self.label)}</b>: {escape(self.reason)}</p>{table}"
 
 
-@lru_cache
 def thresholds(modality: str) -> dict[str, Any]:
     """The section of ``data/verdict.yml`` of a branch, "text" or "image"."""
     return yaml.safe_load((data_dir() / "verdict.yml").read_text(encoding="utf-8"))[modality]
@@ -101,10 +99,12 @@ def readings(problem: Any, model: Any, seed: int, limit: int | None) -> tuple[Re
     from unlearnkit.attribution.image.inside import read as read_image
     from unlearnkit.attribution.text.inside import read as read_text
 
-    read = read_image if problem.modality == "image" else read_text
+    text = problem.modality == "text"
+    read = read_text if text else read_image
+    against = problem.oracles[0].name if text and problem.oracles else ""  # what depth is measured by
     reference = []
-    for who, source in [("original", problem.original), *((str(k), o) for k, o in enumerate(problem.oracles))]:
-        key = ("verdict", who, seed, limit)
+    for source in (problem.original, *problem.oracles):
+        key = ("verdict", source.name, against, seed, limit)
         if key not in problem.measured:
             problem.measured[key] = read(problem, source.get(), seed, limit)
         reference.append(problem.measured[key])

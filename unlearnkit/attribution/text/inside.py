@@ -66,8 +66,13 @@ def _limited(problem: Any, limit: int | None) -> Any:
 
 
 def weights_alone(model: Any) -> Any:
-    """A copy of a model without what was put in front of its weights: a guard at the embedding, an instruction."""
+    """A copy of a model without what was put in front of its weights: a guard at the embedding, an instruction.
+
+    A LoRA adapter is merged into them.
+    """
     bare = copy.deepcopy(model)
+    if hasattr(bare, "merge_and_unload"):
+        bare = bare.merge_and_unload()
     for module in bare.modules():
         module._forward_pre_hooks.clear()
     table = bare.get_input_embeddings()
@@ -99,8 +104,8 @@ def depth(problem: Any, model: Any, seed: int) -> np.ndarray:
 def lens(problem: Any, model: Any, seed: int) -> np.ndarray:
     """Log-probability (nats) of the value's first token, mean over the layers between embeddings and output.
 
-    Read by the model's own output embedding or by the original's, whichever finds more: an edit of the output
-    embedding alone must not hide what the layers below it hold.
+    Read by the model's own output embedding or by the original's, whichever finds more, and without its bias: an edit
+    of the output layer alone must not hide what the layers below it hold.
     """
     items = [qa for qa in forgotten(problem) if qa.value in qa.answer]
     batch, positions, labels = at_value(problem, model, items)
@@ -111,7 +116,8 @@ def lens(problem: Any, model: Any, seed: int) -> np.ndarray:
     for reader in (model, problem.model):
         head = reader.get_output_embeddings()
         if head.weight.shape[1] == states.shape[-1]:
-            logp = head(final_norm(reader)(states.to(head.weight.dtype))).float().log_softmax(-1)
+            normed = final_norm(reader)(states.to(head.weight.dtype))
+            logp = nn.functional.linear(normed, head.weight).float().log_softmax(-1)
             found.append(logp.gather(2, labels[None, :, None].expand(len(states), -1, 1))[:, :, 0])
     return torch.stack(found).amax(0).mean(0).cpu().numpy()
 
