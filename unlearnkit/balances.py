@@ -8,6 +8,7 @@ NGDiff, arXiv 2410.22086; MUNBA, arXiv 2411.15537.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -137,15 +138,15 @@ class PrimalDual:
 
 @dataclass
 class TorchJD:
-    """An aggregator of TorchJD; logs the weights of both gradients where it has any."""
+    """An aggregator of TorchJD."""
 
     aggregator: Any
 
     def __call__(self, forget: Tensor, retain: Tensor, retain_loss: float) -> tuple[Tensor, dict[str, float]]:
-        matrix = torch.stack([forget, retain]).float()  # (2, parameters)
-        combined = self.aggregator(matrix)
-        weights = torch.linalg.lstsq(matrix.double().T, combined.double()[:, None]).solution[:, 0].tolist()
-        return combined.to(forget.dtype), {"weight_forget": weights[0], "weight_retain": weights[1]}
+        with warnings.catch_warnings():  # of NashMTL's solver: how fast it could be, and a division it survives
+            warnings.filterwarnings("ignore", module="(torchjd|cvxpy)")
+            combined = self.aggregator(torch.stack([forget, retain]).float())  # of (2, parameters)
+        return combined.to(forget.dtype), {}
 
 
 def _torchjd(name: str) -> Callable[[], Balance]:

@@ -91,7 +91,8 @@ class Gradients:
             if forget and retain:
                 size = norms["forget"] * norms["retain"]
                 row["cosine"] = dot(forget, retain) / size if size else math.nan
-                row.update(layer_cosines(list(self.parameters), forget, retain))
+                row["norm_ratio"] = norms["forget"] / norms["retain"] if norms["retain"] else math.nan
+                row.update(layer_conflict(list(self.parameters), forget, retain))
         if self.balance and forget and retain:
             pair = [
                 torch.cat([weight * g.reshape(-1) for g in part])
@@ -99,6 +100,8 @@ class Gradients:
             ]
             combined, log = self.balance(pair[0], pair[1], row["retain_loss"])
             row.update(log)
+            if traced:
+                row.update(weights(pair[0], pair[1], combined))
             sizes = [p.numel() for p in self.parameters.values()]
             for parameter, gradient in zip(self.parameters.values(), combined.split(sizes), strict=True):
                 parameter.grad = gradient.view_as(parameter).clone()
@@ -113,8 +116,17 @@ def dot(a: list[Tensor], b: list[Tensor]) -> float:
     return float(torch.stack([(x * y).sum() for x, y in zip(a, b, strict=True)]).sum())
 
 
-def layer_cosines(names: list[str], forget: list[Tensor], retain: list[Tensor]) -> dict[str, float]:
-    """cos(g_f, g_r) within each layer, as `cosine_<layer>`; parameters outside layers are left out.
+def weights(forget: Tensor, retain: Tensor, combined: Tensor) -> dict[str, float]:
+    """w of w_f·g_f + w_r·g_r = combined, by least squares (the smallest one where the gradients are parallel)."""
+    pair = torch.stack([forget, retain]).double()  # (2, parameters)
+    found = torch.linalg.pinv(pair @ pair.T, hermitian=True) @ (pair @ combined.double())
+    return {"weight_forget": float(found[0]), "weight_retain": float(found[1])}
+
+
+def layer_conflict(names: list[str], forget: list[Tensor], retain: list[Tensor]) -> dict[str, float]:
+    """cos(g_f, g_r) and ‖g_f‖/‖g_r‖ within each layer, as `cosine_<layer>` and `norm_ratio_<layer>`.
+
+    Parameters outside layers are left out.
 
     A layer of a language model is `layer<i>`, a block of a denoiser `down<i>`, `mid` or `up<i>`.
     """
@@ -127,6 +139,8 @@ def layer_cosines(names: list[str], forget: list[Tensor], retain: list[Tensor]) 
     out = {}
     for (kind, number), members in sorted(groups.items()):
         f, r = [forget[k] for k in members], [retain[k] for k in members]
-        size = math.sqrt(dot(f, f) * dot(r, r))
-        out[f"cosine_{kind}{number if number >= 0 else ''}"] = dot(f, r) / size if size else math.nan
+        layer = f"{kind}{number if number >= 0 else ''}"
+        sizes = math.sqrt(dot(f, f)), math.sqrt(dot(r, r))
+        out[f"cosine_{layer}"] = dot(f, r) / math.prod(sizes) if all(sizes) else math.nan
+        out[f"norm_ratio_{layer}"] = sizes[0] / sizes[1] if sizes[1] else math.nan
     return out

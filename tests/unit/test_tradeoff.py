@@ -260,17 +260,18 @@ def test_a_trajectory_ends_where_the_run_ends(small_problem: Any, monkeypatch: p
 
     monkeypatch.setattr("unlearnkit.metrics.table.SMALLEST", 2)  # there are three forgotten records
     settings = {"steps": 5, "batch_size": 4, "lr": 3e-3, "progress": False, "trace_every": 0}
-    path, unlearned = tradeoff.trajectory(
-        small_problem, "npo", "forget_answer_nll", "retain_probability", every=2, limit=10, seed=3, **settings
-    )
-    assert path["step"].tolist() == [0, 2, 4, 5] and set(path["method"]) == {"npo"} and set(path["seed"]) == {3}
-    assert path[["forgetting", "utility"]].iloc[0].tolist() == pytest.approx([0.0, 1.0])
+    keys = ["forget_answer_nll", "retain_probability"]
+    rows, unlearned = tradeoff.trajectory(small_problem, "npo", keys, every=2, limit=10, seed=3, **settings)
+    path = tradeoff.of_scores(rows, *keys)
+    assert path["step"].tolist() == [2, 4, 5] and set(path["seed"]) == {3}
+    assert set(path["method"]) == {"npo"} and set(path["balance"]) == {"sum"}
     plain = uk.unlearn(small_problem, "npo", seed=3, **settings)
     for p, q in zip(plain.model.parameters(), unlearned.model.parameters(), strict=True):
         assert (p == q).all()
-    table = uk.evaluate(small_problem, plain, ["forget_answer_nll", "retain_probability"], limit=10, resamples=0)
+    table = uk.evaluate(small_problem, plain, keys, limit=10, resamples=0)
     assert path["forgetting"].iloc[-1] == pytest.approx(1 - table.loc["forget_answer_nll", "gap"])
     assert path["utility"].iloc[-1] == pytest.approx(table.loc["retain_probability", "relative"])
+    assert path["forgetting"].nunique() == 3
 
 
 PUBLISHED = sorted(path.stem for path in (data_dir() / "published").glob("*.csv"))

@@ -1,7 +1,7 @@
 """The trade-off between forgetting and utility: points, fronts, attainment, mixing, tables at equal utility.
 
 >>> from unlearnkit import tradeoff
->>> points = tradeoff.points("runs", forgetting="forget_ks_statistic", utility="model_utility")
+>>> points = tradeoff.points("runs", forgetting="forget_ks_statistic", utility="retain_model_utility")
 >>> tradeoff.indicators(points, by="method")
 >>> tradeoff.compare(tradeoff.at_utility(points, 0.9))
 
@@ -23,7 +23,7 @@ from unlearnkit.tradeoff.fronts import (
     nondominated,
 )
 from unlearnkit.tradeoff.mixing import Calibrated, bisect, calibrate, mix
-from unlearnkit.tradeoff.points import point, points, relative_forgetting
+from unlearnkit.tradeoff.points import of_scores, point, points, relative_forgetting
 from unlearnkit.tradeoff.published import published
 from unlearnkit.tradeoff.trajectory import trajectory
 
@@ -47,6 +47,7 @@ __all__ = [
     "knee",
     "mix",
     "nondominated",
+    "of_scores",
     "point",
     "points",
     "published",

@@ -60,10 +60,25 @@ def point(table: pd.DataFrame, forgetting: str, utility: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def of_scores(scores: pd.DataFrame, forgetting: str, utility: str) -> pd.DataFrame:
+    """A row for every model in scores: rows of `evaluate` with column `key` and those of `MARKS` that there are.
+
+    Models without both metrics are passed over; columns: the marks, and those of `point`.
+    """
+    marks = [c for c in MARKS if c in scores]
+    rows = []
+    ours = scores[scores["key"].isin([forgetting, utility])]
+    for own, part in ours.groupby(marks, dropna=False, sort=False):
+        table = part.drop_duplicates("key", keep="last").set_index("key")
+        if {forgetting, utility} <= set(table.index):
+            rows.append({**dict(zip(marks, own, strict=True)), **point(table, forgetting, utility)})
+    return pd.DataFrame(rows)
+
+
 def points(
     runs: Path | str | Iterable[Record] | None = None,
     forgetting: str = "forget_ks_statistic",
-    utility: str = "model_utility",
+    utility: str = "retain_model_utility",
     notebook: str | None = None,
 ) -> pd.DataFrame:
     """A row for every model whose scores the run folders hold, with columns `COLUMNS`.
@@ -79,27 +94,20 @@ def points(
         UnlearnkitError: no run holds both metrics.
     """
     records = read_runs(runs, notebook) if isinstance(runs, str | Path | None) else list(runs)
-    rows = []
+    found = []
     for record in records:
-        scores = record.scores
-        if not {"key", "method", "gap", "relative"} <= set(scores.columns):
+        if not {"key", "method", "gap", "relative"} <= set(record.scores.columns):
             continue
         values = record.config["values"]
         settings = {k: v for k, v in values.items() if k not in BOOKKEEPING and v is not None}
-        ours = scores[scores["key"].isin([forgetting, utility])]
-        for marks, part in ours.groupby([c for c in MARKS if c in scores], dropna=False, sort=False):
-            table = part.drop_duplicates("key", keep="last").set_index("key")
-            if not {forgetting, utility} <= set(table.index):
-                continue
-            own = dict(zip([c for c in MARKS if c in scores], marks, strict=True))
-            rows.append({
-                "seed": values.get("seed"), "settings": json.dumps(settings, sort_keys=True), "balance": "sum", **own,
-                **point(table, forgetting, utility), "notebook": record.notebook, "run": str(record.folder),
-            })  # fmt: skip
-    if not rows:
+        own = {"seed": values.get("seed"), "settings": json.dumps(settings, sort_keys=True), "balance": "sum"}
+        rows = of_scores(record.scores, forgetting, utility)
+        rows = rows.assign(**{k: v for k, v in own.items() if k not in rows})
+        found.append(rows.assign(notebook=record.notebook, run=str(record.folder)))
+    if not sum(map(len, found)):
         where = f"the folder {runs}" if isinstance(runs, str | Path) else "the runs"
         raise UnlearnkitError(
             f"no complete run in {where} has scores of methods with both {forgetting} and {utility}; "
             "run a notebook first, or name other metrics."
         )
-    return pd.DataFrame(rows).reindex(columns=COLUMNS)
+    return pd.concat([rows for rows in found if len(rows)], ignore_index=True).reindex(columns=COLUMNS)

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 
 from unlearnkit.errors import whole_number
 from unlearnkit.evaluation import measure, references, score
 from unlearnkit.metrics.table import metric_names
-from unlearnkit.tradeoff.points import point
 from unlearnkit.unlearning import Unlearned, unlearn
 
 
 def trajectory(
     problem: Any,
     method: Any,
-    forgetting: str,
-    utility: str,
+    metrics: Sequence[str],
     *,
     every: int = 10,
     limit: int = 40,
@@ -27,12 +25,13 @@ def trajectory(
     seed: int = 0,
     **settings: Any,
 ) -> tuple[pd.DataFrame, Unlearned]:
-    """`unlearn` with a look every few steps: a row a look (see `point`), with `step` 0 for the original.
+    """`unlearn` with a look every few steps: rows of `evaluate` with columns `step`, `method`, `balance`, `seed`.
 
-    The looks don't change the run: the model of the last step is that of `unlearn` without them.
+    The looks don't change the run: the model of the last step is that of `unlearn` without them. `of_scores` makes
+    points of the rows, and `Run.scores` keeps them.
 
     Args:
-        forgetting, utility: keys of metrics.
+        metrics: keys of metrics.
         every: steps between two looks; the last step is always looked at.
         limit: questions asked, or pictures sampled, a split and look.
         resamples: bootstrap draws of each look's intervals; 0 for none.
@@ -42,30 +41,23 @@ def trajectory(
         UnlearnkitError: as `unlearn`; an unknown metric.
     """
     whole_number("every", every, 1)
-    names = metric_names(problem.modality, [forgetting, utility])
+    names = metric_names(problem.modality, metrics)
     quiet = {"progress": False} if problem.modality == "image" else {}
     reference = references(problem, limit)
-    rows = [{"step": 0, **_at(problem, reference[0], reference, names, resamples, seed)}]
+    tables: dict[int, pd.DataFrame] = {}
 
     def look(step: int, model: Any) -> None:
-        if (step + 1) % every == 0:
-            add(step + 1, model)
-
-    def add(step: int, model: Any) -> None:
         with torch.random.fork_rng():
             mine = measure(problem, model, limit, **quiet)
-        rows.append({"step": step, **_at(problem, mine, reference, names, resamples, seed)})
+        tables[step] = score(problem, [mine], reference, names, resamples, seed)
 
-    unlearned = unlearn(problem, method, seed=seed, on_step=look, **settings)
-    if (done := int(unlearned.cost["steps"])) % every or not done:
-        add(done, unlearned.model)
-    table = pd.DataFrame(rows).assign(method=unlearned.method, seed=seed)
-    return table.drop_duplicates("step", keep="last").reset_index(drop=True), unlearned
+    def after(step: int, model: Any) -> None:
+        if (step + 1) % every == 0:
+            look(step + 1, model)
 
-
-def _at(problem: Any, mine: Any, reference: Any, names: list[str], resamples: int, seed: int) -> dict[str, Any]:
-    table = score(problem, [mine], reference, names, resamples, seed)
-    for column in ("low", "high", "gap_low", "gap_high"):
-        if column not in table:
-            table[column] = np.nan
-    return point(table, *names)
+    unlearned = unlearn(problem, method, seed=seed, on_step=after, **settings)
+    if (done := int(unlearned.cost["steps"])) not in tables:
+        look(done, unlearned.model)
+    rows = pd.concat([table.reset_index().assign(step=step) for step, table in tables.items()], ignore_index=True)
+    balance = unlearned.settings.get("balance", "sum")
+    return rows.assign(method=unlearned.method, balance=balance, seed=seed), unlearned
