@@ -1,4 +1,4 @@
-"""The command line: `unlearnkit run | sweep | doctor | report | models | bench`."""
+"""The command line: `unlearnkit run | sweep | unlearn | doctor | report | models | bench`."""
 
 from __future__ import annotations
 
@@ -84,6 +84,39 @@ def sweep(
     typer.echo(str(tally))
     if tally.failures:
         raise typer.Exit(1)
+
+
+@app.command("unlearn")
+def unlearn_(
+    world: Annotated[str, typer.Argument(metavar="WORLD", help="As load_problem takes it: a name or a path.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for model, tokenizer, settings and trace.")],
+    forget: Annotated[str | None, typer.Option("--forget", help="The request.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Folder or hub id of the original.")] = None,
+    revision: Annotated[str | None, typer.Option("--revision")] = None,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--parameter", metavar="NAME VALUE", help="A setting of method or loop; may be repeated."),
+    ] = None,
+) -> None:
+    """Unlearn once and save the model. Under `accelerate launch -m unlearnkit.cli unlearn …`, in several processes."""
+    import yaml
+    from accelerate import PartialState
+
+    from unlearnkit.models.load import device_of
+    from unlearnkit.problem import load_problem
+    from unlearnkit.unlearning import unlearn
+
+    processes = PartialState(cpu=device_of().type == "cpu")
+    settings = {name: yaml.safe_load(str(value)) for name, value in _given(parameter or [], None).items()}
+    with processes.main_process_first():  # one of them trains or fetches what is not there yet
+        problem = load_problem(world, forget, model=model, revision=revision, oracles=[] if model else 0)
+    made = unlearn(problem, method, seed=seed, progress=processes.is_main_process, **settings)
+    if processes.is_main_process:
+        made.save(out, getattr(problem, "tokenizer", None))
+        typer.echo(f"{made}\nsaved: {out}")
+    processes.wait_for_everyone()
 
 
 def _reason(traceback: str, folder: Path) -> str:
@@ -186,6 +219,26 @@ def bench_image(
 ) -> None:
     """ESD from a bank of trajectories against fresh ones, guided sampling, evaluation, cost against size."""
     import_module("unlearnkit.bench.image").main(as_json)
+
+
+@bench.command("verdict")
+def bench_verdict(
+    branch: Annotated[list[str] | None, typer.Option("--branch", help="text or image; by default both.")] = None,
+) -> None:
+    """Verdicts on models of known truth: sets the thresholds of data/verdict.yml, prints the confusion tables."""
+    import_module("unlearnkit.attribution.calibration").main(branch or ["text", "image"])
+
+
+@bench.command("lds")
+def bench_lds() -> None:
+    """The linear datamodeling score of every data attribution, against tiny models retrained on halves."""
+    import_module("unlearnkit.attribution.lds").main()
+
+
+@bench.command("recall")
+def bench_recall() -> None:
+    """Which records that a request left out each data attribution finds, over many requests."""
+    import_module("unlearnkit.attribution.recall").main()
 
 
 @bench.callback()

@@ -20,7 +20,7 @@ class Loop(BaseModel):
     steps: int = Field(80, ge=0)  # optimiser steps
     epochs: float | None = Field(None, gt=0)  # passes over the forget set; overrides steps
     lr: float = Field(3e-4, ge=0)  # peak learning rate, AdamW
-    batch_size: int = Field(16, ge=1)  # forget sequences a step, and as many of retain
+    batch_size: int = Field(16, ge=1)  # forget sequences a step and process, and as many of retain
     accumulation: int = Field(1, ge=1)  # micro-batches a step; batch_size is that of one
     warmup: float = Field(0.0, ge=0, le=1)  # share of the steps with a rising learning rate
     schedule: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -38,6 +39,9 @@ def unlearn(
 ) -> Unlearned:
     """Make a model forget `problem`'s request with a registered method; the original is left as it is.
 
+    Under `accelerate launch` every process takes its share of a step's batches: N of them with `accumulation` k make
+    the step that one makes with N·k.
+
     Args:
         stop: "utility_guard", "oracle_level" or `StopRule`s of your own, asked every few steps.
         on_step: called with (step, model) after every step, for trajectories.
@@ -70,7 +74,8 @@ def unlearn(
     data = problem.training_data(chosen, model, loop, seed)
     steps = loop.steps
     if loop.epochs is not None:
-        steps = math.ceil(loop.epochs * data.size("forget") / (loop.batch_size * loop.accumulation))
+        drawn = loop.batch_size * loop.accumulation * int(os.environ.get("WORLD_SIZE", 1))
+        steps = math.ceil(loop.epochs * data.size("forget") / drawn)
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -102,12 +107,15 @@ def unlearn(
             row: dict[str, Any] = {"step": step, "lr": optimizer.param_groups[0]["lr"]}
             optimizer.zero_grad(set_to_none=True)
             for _ in range(loop.accumulation):
-                batch = StepBatch(data.draw(), reference, step)
+                # every process draws for all and keeps its own, so that no record is seen twice
+                drawn_now = [data.draw() for _ in range(accelerator.num_processes)]
+                batch = StepBatch(drawn_now[accelerator.process_index], reference, step)
                 losses = chosen.objectives(trained, batch)
                 _check_finite(losses, name, step, loop, rows)
                 gradients.add(losses, traced, row)
                 seen += sum(b.count for b in batch.views.values())
             gradients.finish(traced, row)
+            _average_losses(accelerator, row)
             norm = accelerator.clip_grad_norm_(parameters.values(), loop.clip or math.inf)
             row["grad_norm"] = float(norm)  # of the combined gradient, before clipping
             if not math.isfinite(row["grad_norm"]):
@@ -189,6 +197,14 @@ def _schedule(loop: Loop, step: int, steps: int) -> float:
         return (step + 1) / (ramp + 1)
     done = (step - ramp) / max(1.0, steps - ramp)
     return {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[loop.schedule]
+
+
+def _average_losses(accelerator: Accelerator, row: dict[str, Any]) -> None:
+    """The losses of a step over all processes; each has seen its own batches."""
+    if accelerator.num_processes > 1:
+        names = sorted(key for key in row if key.endswith("_loss"))
+        mean = accelerator.reduce(torch.tensor([row[n] for n in names], device=accelerator.device), reduction="mean")
+        row.update(zip(names, mean.tolist(), strict=True))
 
 
 @torch.no_grad()
