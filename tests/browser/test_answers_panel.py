@@ -37,7 +37,7 @@ def test_answers_follow_question_value_and_draw(panel: Cell, shots: Callable[...
     word = said.split()[0]
     field("value").fill(word)
     field("value").press("Enter")
-    expect(original.locator("p mark")).to_have_text(word)
+    expect(original.locator("p mark").first).to_have_text(word)
     expect(original).to_contain_text("of 9 leak [")
 
     field("prompt").fill("Who are you?")

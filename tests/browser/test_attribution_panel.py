@@ -102,12 +102,12 @@ def test_what_a_model_a_name_or_a_reader_says_stays_text(panel: Cell, shots: Cal
     view = cell.locator(".uk-view-tokens")
     expect(view.locator(".uk-card h4").nth(1)).to_have_text(f"unlearned: {PAYLOAD}")
     assert view.locator(".uk-run span").first.inner_text() == PAYLOAD  # the tokenizer says it of every token
+    cell.get_by_role("tab", name="layers").click()
     for name in ("prompt", "target"):
         cell.get_by_label(name, exact=True).fill(PAYLOAD)
         cell.get_by_label(name, exact=True).press("Enter")
-    cell.get_by_role("tab", name="layers").click()
     table = cell.locator(".uk-view-layers table").last
-    expect(table.locator("tbody th").first).to_have_text(PAYLOAD)
+    expect(table.locator("tbody th").nth(8)).to_have_text(PAYLOAD)  # the target has become a long one
     shots(cell, "hostile")
 
 

@@ -147,9 +147,8 @@ class PicturesPanel(ModelsPanel):
         self.control("count", widgets.IntSlider(3, 1, 6, description="pictures", **own))
         self.control("first", widgets.IntSlider(seed, 0, seed + 99, description="first seed", **own))
         chosen, prompts, count, first = self.controls.values()
-        self.box.children = (
-            self.head, widgets.HBox([widgets.VBox([chosen, count, first]), prompts]), self.view("pictures", 430)
-        )  # fmt: skip
+        left = widgets.VBox([chosen, count, first], layout=widgets.Layout(flex="0 0 320px"))
+        self.box.children = (self.head, widgets.HBox([left, prompts]), self.view("pictures", 430))
 
     def update(self) -> None:
         self.fill("pictures", self._pictures)
