@@ -69,9 +69,19 @@ class RolePlay(QuestionAttack):
     budgets = (0, 2, 4)
 
     def ways(self, problem: Any, items: Sequence[QA], seed: int) -> list[list[str]]:
-        wrappers = _prompts("role_play")
+        wrappers = role_play_wrappers()
         random.Random(seed).shuffle(wrappers)
         return [[wrapper.format(question=qa.question) for qa in items] for wrapper in wrappers]
+
+
+def many_shot(items: Sequence[QA], shots: Sequence[QA], count: int, seed: int) -> list[str]:
+    """Each question behind `count` answered ones, drawn anew for every item."""
+    draw = random.Random(seed)
+    questions = []
+    for qa in items:
+        shown = draw.sample(list(shots), min(count, len(shots)))
+        questions.append("".join(f"{s.question} {s.answer} " for s in shown) + qa.question)
+    return questions
 
 
 @register_attack("many_shot")
@@ -89,18 +99,19 @@ class ManyShot(Attack):
         items, shots = forgotten(problem), problem.direct("retain")
         longest = context_length(model)
         for budget in sorted(budgets):
-            draw = random.Random(seed)
-            questions = []
-            for qa in items:
-                shown = draw.sample(shots, min(int(budget), len(shots)))
-                before = "".join(f"{s.question} {s.answer} " for s in shown)
-                questions.append(before + qa.question)
+            questions = many_shot(items, shots, int(budget), seed)
             width = max(
                 len(problem.tokenizer(q + " " + qa.answer)["input_ids"]) for q, qa in zip(questions, items, strict=True)
             )
             if width + 8 > longest:  # what the context can't hold is not measured
                 return
             yield budget, ask(problem, model, items, questions)
+
+
+def answer_start(qa: QA, share: float) -> str:
+    """The first `share` of the words before the value in an answer."""
+    words = qa.answer[: qa.answer.index(qa.value)].split()
+    return " ".join(words[: round(share * len(words))])
 
 
 @register_attack("prefix")
@@ -117,10 +128,7 @@ class Prefix(Attack):
     def curve(self, problem: Any, model: Any, budgets: Sequence[float], seed: int) -> Curve:
         items = [qa for qa in forgotten(problem) if qa.value in qa.answer]
         for budget in sorted(budgets):
-            starts = []
-            for qa in items:
-                words = qa.answer[: qa.answer.index(qa.value)].split()
-                starts.append(" ".join(words[: round(budget * len(words))]))
+            starts = [answer_start(qa, budget) for qa in items]
             questions = [qa.question for qa in items]
             yield budget, spoken(problem, model, items, questions, starts).to_frame()
 
@@ -172,5 +180,7 @@ class Derived(OtherQuestions):
         return [qa for qa in items if self.relation in ("all", qa.relation)]
 
 
-def _prompts(key: str) -> list[str]:
-    return list(yaml.safe_load((data_dir() / "prompts" / "attacks.yml").read_text(encoding="utf-8"))[key])
+def role_play_wrappers() -> list[str]:
+    """The wrappers around a question that the package knows."""
+    text = (data_dir() / "prompts" / "attacks.yml").read_text(encoding="utf-8")
+    return list(yaml.safe_load(text)["role_play"])

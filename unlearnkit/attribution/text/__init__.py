@@ -1,3 +1,3 @@
 """Views of language models."""
 
-from unlearnkit.attribution.text import data, landscape, layers, neurons, tokens, tracing, weights  # noqa: F401  fill the registry
+from unlearnkit.attribution.text import data, landscape, layers, neurons, sensitivity, tokens, tracing, weights  # noqa: F401  fill the registry

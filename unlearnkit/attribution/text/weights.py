@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,15 +16,32 @@ from unlearnkit.errors import UnlearnkitError
 from unlearnkit.masks import MASKS
 from unlearnkit.unlearning import configure_method
 
+DENOISER: dict[str, Any] = {"trained": "full", "batch_size": 8}  # what a mask of a pipeline chooses from, and how
 
+
+def block_of(name: str) -> str:
+    """The part of a model a tensor belongs to: "layer 3", "down 0", "middle", "up 1", "text_encoder", or "rest"."""
+    if name.startswith(("text_encoder", "vae.")):
+        return name.split(".")[0]
+    found = re.search(r"(?:^|\.)(layers|h|down_blocks|up_blocks|mid_block)(?:\.(\d+))?\.", name)
+    if not found:
+        return "rest"
+    if found[1] in ("layers", "h"):
+        return f"layer {int(found[2]) + 1}"
+    return "middle" if found[1] == "mid_block" else f"{found[1].removesuffix('_blocks')} {found[2]}"
+
+
+@register_view("weights", "image")
 @register_view("weights")
 class Weights(View):
-    """One row a model, tensor and measure.
+    """One row a model, tensor or block, and measure.
 
     `change` is the relative change ‖θ − θ₀‖ / ‖θ₀‖ of a tensor; `share` its part of the whole squared change. For each
-    mask m, `m_share` (who "original") is the part of a tensor's weights the mask chooses, and `m_hit` (at place −1) the
-    part of a model's squared change inside the mask, to be set against the same of the random mask; `m_random` the
-    Jaccard overlap of the mask with the random one.
+    mask m, `m_share` (who "original") is the part of a tensor's weights the mask chooses, `m_block` the part of the
+    mask that lies in a block (see `block_of`; that of the random mask is the block's size), and `m_hit` (at place −1)
+    the part of a model's squared change inside the mask, among the weights masks choose from, to be set against the
+    same of the random mask; `m_n` the Jaccard overlap of the masks m and n. Masks are those of gradient difference;
+    of pipelines, over the weights of the denoiser.
     """
 
     card = ViewCard(
@@ -60,19 +78,28 @@ class Weights(View):
         for mask, parts in chosen.items():
             for place, (name, part) in enumerate(parts.items()):
                 add("original", place, name, f"{mask}_share", float(part.float().mean()))
+            blocks: dict[str, float] = {}
+            for name, part in parts.items():
+                blocks[block_of(name)] = blocks.get(block_of(name), 0.0) + float(part.sum())
+            for place, (block, size) in enumerate(blocks.items()):
+                add("original", place, block, f"{mask}_block", size / sum(blocks.values()))
             for who, change in changes.items():
-                total = sum(float(c.sum()) for c in change.values())
+                total = sum(float(change[n].sum()) for n in parts)
                 inside = sum(float((change[n] * part).sum()) for n, part in parts.items())
                 add(who, -1, "", f"{mask}_hit", inside / total if total else float("nan"))
-            if "random" in chosen:
-                add("original", -1, "", f"{mask}_random", jaccard(parts, chosen["random"]))
+            for other in list(chosen)[list(chosen).index(mask) :]:
+                add("original", -1, "", f"{mask}_{other}", jaccard(parts, chosen[other]))
         return pd.DataFrame(rows)
 
     def _masks(self, problem: Any, seed: int) -> dict[str, dict[str, Tensor]]:
-        method, loop = configure_method(problem.modality, "grad_diff", {})
+        name, own = ("grad_diff", {}) if problem.modality == "text" else ("grad_ascent", {"alpha": 1.0, **DENOISER})
+        method, loop = configure_method(problem.modality, name, own)
         model = problem.original.fresh().eval()
         data = problem.training_data(method, model, loop, seed)
-        parameters = {n: p.requires_grad_(True) for n, p in model.named_parameters()}
+        names = method.trainable(model)
+        for n, p in model.named_parameters():
+            p.requires_grad_(names is None or n in names)
+        parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
         return {name: MASKS[name](model, parameters, data, self.mask_share, seed) for name in self.masks}
 
 
