@@ -13,7 +13,7 @@ import pytest
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from unlearnkit.plots import COLORS
+from unlearnkit.plots import COLORS, landscapes, verdicts
 from unlearnkit.plots import attribution as figures
 
 
@@ -75,7 +75,7 @@ def test_lines_draw_each_reference_once() -> None:
         (w, "forget", t, v + t) for w, v in (("unlearned", 1.0), ("oracle", 2.0), ("random", 0.0)) for t in (0.0, 1.0)
     ]
     table = pd.DataFrame(rows, columns=["who", "item", "place", "value"])
-    (ax,) = figures.plot_lines({"npo": table, "rmu": table.assign(value=table["value"] + 3)}, ["forget"]).axes
+    (ax,) = landscapes.plot_lines({"npo": table, "rmu": table.assign(value=table["value"] + 3)}, ["forget"]).axes
     named = [line.get_label() for line in ax.lines if not str(line.get_label()).startswith("_")]
     assert sorted(named) == ["npo", "oracle", "random", "rmu"]
     assert list(lines(ax)["rmu"].get_ydata()) == [4, 5]
@@ -84,7 +84,7 @@ def test_lines_draw_each_reference_once() -> None:
 def test_paths_end_where_the_runs_end() -> None:
     path = pd.DataFrame({"forget": [0.0, 1.0, 2.0], "retain": [0.0, 0.1, 0.3]})
     marks = {"original": (0.0, 0.0), "oracle": (2.5, 0.0)}
-    (ax,) = figures.plot_paths({"salun": path, "random": path * 2}, marks, ("forget", "retain")).axes
+    (ax,) = landscapes.plot_paths({"salun": path, "random": path * 2}, marks, ("forget", "retain")).axes
     ends = {k: (v.get_xdata()[0], v.get_ydata()[0]) for k, v in lines(ax).items() if not k.startswith("_")}
     assert ends == {"salun": (2.0, 0.3), "random": (4.0, 0.6), **marks}
 
@@ -92,7 +92,7 @@ def test_paths_end_where_the_runs_end() -> None:
 def test_surface_marks_the_models() -> None:
     grid = np.add.outer([0.0, 1.0, 2.0], [0.0, 1.0])
     places = {"original": (0, 0), "npo": (1, 0), "oracle": (0, 1)}
-    fig = figures.plot_surface({"forget": grid}, [0, 1], [0, 1, 2], places)
+    fig = landscapes.plot_surface({"forget": grid}, [0, 1], [0, 1, 2], places)
     marks = lines(fig.axes[0])
     assert {k: (v.get_xdata()[0], v.get_ydata()[0]) for k, v in marks.items()} == places
     assert marks["oracle"].get_color() == COLORS["oracle"] and "nats" in fig.axes[1].get_ylabel()
@@ -106,9 +106,21 @@ def test_maps_share_one_scale() -> None:
     assert [fig.axes[k].get_ylabel() for k in (0, 3)] == ["original", "esd"]
 
 
+def test_roc_and_tracing_show_what_they_are_given() -> None:
+    curve = pd.DataFrame({"fpr": [0.0, 0.5, 1.0], "tpr": [0.0, 0.9, 1.0]})
+    (ax,) = verdicts.plot_roc({"a against b": {"oracle": curve, "random": curve}}, {"random": "length"}).axes
+    drawn = lines(ax)
+    assert list(drawn["length"].get_ydata()) == [0, 0.9, 1] and drawn["oracle"].get_color() == COLORS["oracle"]
+    grid = pd.DataFrame([[0.9, np.nan], [0.0, 1.0]], index=["subject", "last token"], columns=[0, 1])
+    ax = figures.plot_traces({"npo": grid, "oracle": grid / 2}).axes[0]
+    assert {t.get_position(): t.get_text() for t in ax.texts}[(1, 0)] == "–"
+    assert [t.get_text() for t in ax.texts] == ["0.9", "–", "0.0", "1.0"] and ax.images[0].get_clim() == (0, 1)
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["1", "2"]
+
+
 def test_confusion_and_verdicts_show_counts_and_places() -> None:
     counts = pd.DataFrame([[9, 1], [0, 7]], index=["removed", "suppressed"], columns=["removed", "suppressed"])
-    ax = figures.plot_confusion(counts).axes[0]
+    ax = verdicts.plot_confusion(counts).axes[0]
     shown = {t.get_position(): (t.get_text(), t.get_fontweight()) for t in ax.texts}
     assert shown[(0, 0)] == ("9", "bold") and shown[(1, 0)] == ("1", "normal") and shown[(0, 1)] == ("0", "normal")
 
@@ -122,7 +134,7 @@ def test_confusion_and_verdicts_show_counts_and_places() -> None:
         "b": verdict(0.1, 0.9, "suppressed"),
         "c": verdict(0.1, np.nan, "undecided"),
     }
-    (ax,) = figures.plot_verdicts({"text": found}).axes
+    (ax,) = verdicts.plot_verdicts({"text": found}).axes
     dots = [(line.get_xdata()[0], line.get_ydata()[0], line.get_color()) for line in ax.lines]
     assert dots == [(1, 1, COLORS["original"]), (0.1, 0.9, COLORS["unlearned"])]  # what has no level has no place
     assert "a, b" in [t.get_text() for t in ax.texts]
