@@ -149,7 +149,7 @@ def plot_maps(
     words = list(next(iter(maps.values())))
     low, high = (f(m.min() if f is min else m.max() for ws in maps.values() for m in ws.values()) for f in (min, max))
     fig, axes = plt.subplots(
-        len(maps), len(words) + 1, figsize=(1.25 * (len(words) + 1) + 1.9, 1.2 * len(maps) + 0.5),
+        len(maps), len(words) + 1, figsize=(1.0 * (len(words) + 1) + 1.9, 0.95 * len(maps) + 0.5),
         squeeze=False, layout="constrained",
     )  # fmt: skip
     colors = model_colors(list(maps))
