@@ -87,11 +87,13 @@ def plot_layers(traces: Mapping[str, pd.DataFrame], prefix: str = "cosine_") -> 
     """Cosine of both gradients by layer (rows) and step (columns): a panel a method; red is conflict."""
     fig, axes = plt.subplots(1, len(traces), figsize=(2.4 * len(traces) + 1.2, 2.9), squeeze=False, sharey=True)
     image = None
+    most = max((float(np.nanmax(np.abs(t.filter(like=prefix).to_numpy(float)))) for t in traces.values()), default=1.0)
+    most = max(0.1, most)  # of the colours; a cosine near 0 everywhere should look like one
     for ax, (name, trace) in zip(axes[0], traces.items(), strict=True):
         layers = [c for c in trace if str(c).startswith(prefix)]
         known = trace.dropna(subset=layers, how="all")
         table = known[layers].T.to_numpy(float)  # (layers, steps)
-        image = ax.imshow(table, cmap="RdBu", vmin=-1, vmax=1, aspect="auto")
+        image = ax.imshow(table, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
         ax.set_xticks(range(len(known)), known["step"].astype(int), fontsize=7, rotation=90)
         ax.set_yticks(range(len(layers)), [c.removeprefix(prefix) for c in layers])
         ax.set(title=name, xlabel="step")
