@@ -241,6 +241,15 @@ def bench_recall() -> None:
     import_module("unlearnkit.attribution.recall").main()
 
 
+@bench.command("sweep")
+def bench_sweep(
+    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here too.")] = None,
+    count: Annotated[int, typer.Option("--runs", help="Of the sweep whose workers are killed.")] = 200,
+) -> None:
+    """What a run costs beside its work, throughput of two workers against one, and a sweep whose workers are killed."""
+    import_module("unlearnkit.bench.sweep").main(as_json, count)
+
+
 @bench.callback()
 def bench_() -> None:
     """Benchmarks."""
