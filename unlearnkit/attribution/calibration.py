@@ -258,7 +258,7 @@ def finish(table: pd.DataFrame, modality: str, folder: Path | None = None) -> pd
         part = table[table["use"] == use]
         cases = part[["world", "request", "seed"]].drop_duplicates().itertuples(index=False)
         rule[use] = {
-            "on": [f"{world} {request}, seed {seed}" for world, request, seed in cases], "models": len(part),
+            "requests": [f"{world} {request}, seed {seed}" for world, request, seed in cases], "models": len(part),
             "right": int((part["truth"] == part["label"]).sum()),
         }  # fmt: skip
     path = folder / "verdict.yml"
