@@ -19,6 +19,8 @@ from unlearnkit.text import widen
 
 OUTPUTS = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "wo")  # what the hidden units of an MLP feed
 
+SMALL = 0.1  # nats: a gap is not set against less, which float32 could not resolve
+
 
 def mlp_output(layer: nn.Module) -> nn.Module:
     """The linear map whose input is the hidden units of a decoder layer's MLP.
@@ -65,7 +67,7 @@ def layer_gradients(
 
     The path is straight, from the layer's activations at `blank` to those at `x`, all else as at `x`; the attributions
     sum to f(x) less f with the layer's activations as at `blank`. Steps are doubled until the gap, as a share of that
-    difference, is at most `COMPLETE`.
+    difference or of `SMALL` where it is smaller, is at most `COMPLETE`.
     """
     kept: list[Tensor] = []
 
@@ -91,9 +93,8 @@ def layer_gradients(
             x, baselines=blank, n_steps=steps, internal_batch_size=64, attribute_to_layer_input=of_input
         )
         found = _first(found).detach()
-        gap = abs(float(found.double().sum()) - difference) / max(abs(difference), 1e-12)
-        # what float32 leaves of a difference of nearly nothing is no gap
-        if gap <= COMPLETE or abs(difference) < 1e-3 or 2 * steps > MOST_STEPS:
+        gap = abs(float(found.double().sum()) - difference) / max(abs(difference), SMALL)
+        if gap <= COMPLETE or 2 * steps > MOST_STEPS:
             return found, gap, steps
         steps *= 2
 

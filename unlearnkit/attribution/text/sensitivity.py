@@ -78,7 +78,7 @@ def prompt_sets(problem: Any, items: Sequence[QA], longest: int, seed: int) -> l
 def _prompt_length(problem: Any, prompt: Prompt) -> int:
     """Tokens of the prompt and of the longer of answer and start, with some room."""
     whole = problem.template.prompt(prompt.question) + problem.template.answer_prefix + prompt.record.answer
-    return len(problem.tokenizer(whole)["input_ids"]) + 24
+    return len(problem.tokenizer(whole, verbose=False)["input_ids"]) + 24
 
 
 def coded_prompts(problem: Any, prompts: Sequence[Prompt], target: str, longest: int) -> list[Encoded]:
