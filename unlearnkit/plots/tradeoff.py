@@ -125,6 +125,8 @@ def plot_front(
 
     Args:
         share: the utility that is asked for; a dashed line.
+
+    Points beyond the edge of the axes (utility below 0.45, forgetting below −0.55) are drawn at it, as triangles.
     """
     known = points[np.isfinite(points[AXES]).all(axis=1)]
     fig, ax = plt.subplots(figsize=(6.8, 4.2))
@@ -134,7 +136,10 @@ def plot_front(
         part = known[known[by] == name]
         if not len(part):
             continue
-        ax.plot(part["forgetting"], part["utility"], "o", ms=4, color=color, alpha=0.45, zorder=2)
+        seen = (part[AXES] >= low).all(axis=1)
+        ax.plot(part["forgetting"][seen], part["utility"][seen], "o", ms=4, color=color, alpha=0.45, zorder=2)
+        beyond = part[~seen][AXES].clip(lower=np.array(low) + 0.01, axis=1)
+        ax.plot(beyond["forgetting"], beyond["utility"], "v", ms=5, color=color, alpha=0.6, zorder=2)
         ax.plot(*stairs(front(part), low).T, color=color, lw=1.8, label=str(name), zorder=3)
         if (at := knee(part)) is not None:
             ax.plot(*part[AXES].iloc[at], "o", ms=11, mfc="none", mec=color, mew=1.6, zorder=3)
@@ -211,6 +216,6 @@ def plot_published(table: pd.DataFrame, x: str, y: str, by: str, labels: Sequenc
 
 
 def _edge(known: pd.DataFrame) -> tuple[float, float]:
-    """Where the axes begin: below every point, but not farther than a point that ruined all would draw them."""
-    left, down = known[AXES].min().clip(lower=-0.5)
-    return min(left, 0.0) - 0.05, min(down, 0.9) - 0.05
+    """Where the axes begin: below the points, but never so low that ruined models squeeze the rest."""
+    left, down = known[AXES].min()
+    return max(min(left, 0.0), -0.5) - 0.05, max(min(down, 0.9), 0.5) - 0.05
