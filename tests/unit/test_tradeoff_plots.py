@@ -35,7 +35,9 @@ def test_a_front_shows_every_measurable_point_the_knee_and_the_target() -> None:
     fig = figures.plot_front(points, tradeoff.Target(1.0, 0.98, 0.1, 0.02), 0.9)
     (ax,) = fig.axes
     drawn = [line.get_xydata().tolist() for line in ax.lines]
-    assert points[tradeoff.AXES].dropna().to_numpy().tolist() in drawn and [[0.5, 0.75]] in drawn
+    assert [[0.0, 1.0], [0.5, 0.75], [0.25, 0.5]] in drawn and [[0.5, 0.75]] in drawn  # what is seen; the knee
+    (edge,) = [line for line in drawn if len(line) == 1 and line[0][0] == 0.75]
+    assert edge[0][1] == pytest.approx(ax.get_ylim()[0] + 0.01)  # a model of utility 0.25, drawn at the edge
     (region,) = ax.patches
     assert region.get_xy() == pytest.approx((0.9, 0.96)) and region.get_width() == pytest.approx(0.2)
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["original", "oracle", "a"]
