@@ -105,7 +105,7 @@ def notebook(server: tuple[str, Path], shots: Callable[..., None]) -> Iterator[A
     """The page of the notebook, all cells run in Chromium; `page.errors` and `page.dialogs` must stay empty."""
     from playwright.sync_api import expect, sync_playwright
 
-    expect.set_options(timeout=60_000)
+    expect.set_options(timeout=120_000)
     address, folder = server
     codes = {"prepare": PREPARE.strip(), **PANELS}
     cells = [new_code_cell(code, id=name) for name, code in codes.items()]
@@ -116,7 +116,7 @@ def notebook(server: tuple[str, Path], shots: Callable[..., None]) -> Iterator[A
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         )
         page = chromium.new_page(viewport={"width": 1440, "height": 1000})
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(120_000)
         errors: list[str] = []
         dialogs: list[str] = []
         page.on("console", lambda said: errors.append(f"{said.text} {said.location}") if said.type == "error" else None)
