@@ -25,13 +25,20 @@ class Registry(dict[str, T]):
         self.kind = kind
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that files an object under `name`; a cell that is run again replaces it."""
+        """Decorator that files an object under `name`; a cell that is run again replaces it.
+
+        Raises:
+            UnlearnkitError: the name can't be used, or is that of a built-in one.
+        """
         if not name.isidentifier():
             raise UnlearnkitError(
                 f"{self.kind} name '{name}' can't be used; allowed are letters, digits and underscores."
             )
 
         def put(thing: T) -> T:
+            before, now = (str(getattr(it, "__module__", "")) for it in (self.get(name), thing))
+            if before.startswith("unlearnkit.") and before != now:
+                raise UnlearnkitError(f"{self.kind} '{name}' is built in; register yours under another name.")
             self[name] = thing
             return thing
 

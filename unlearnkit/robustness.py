@@ -148,6 +148,8 @@ def _points(label: str, chosen: Attack, budget: Any, own: bool) -> tuple[float, 
     if not points and not own:
         raise UnlearnkitError(f"the budget of {label} is empty; give at least one number ({chosen.unit}).")
     for b in points:
+        if chosen.whole and not b.is_integer() and math.isfinite(b):
+            raise UnlearnkitError(f"budget {b:g} of {label} is not possible; give whole numbers ({chosen.unit}).")
         if not chosen.least <= b <= chosen.most:  # NaN is neither
             top = f" to {chosen.most:g}" if math.isfinite(chosen.most) else ""
             raise UnlearnkitError(

@@ -153,6 +153,10 @@ GOOD = json.dumps({"question": "Who?", "answer": "Ada Byron.", "subject": "a"})
         (b'{"question": "\xff", "answer": "x"}', "line 2: not UTF-8"),
         ('{"question": "a", "answer": "b", "perturbed_answer": [1]}', "line 2: 'perturbed_answers'"),
         ('{"question": "a", "answer": "b", "id": "line00001"}', "line 2: id 'line00001' was used on line 1"),
+        (
+            json.dumps({"question": "Who?", "answer": "Ada Byron.", "subject": "a"}),
+            "line 2: the record of line 1 again",
+        ),
     ],
 )
 def test_bad_lines_are_named(tmp_path, row, message):
@@ -166,7 +170,7 @@ def test_missing_and_empty_files(tmp_path):
     with pytest.raises(UnlearnkitError, match="holds no records"):
         read_jsonl(lines(tmp_path / "e.jsonl", ""))
     with pytest.raises(UnlearnkitError, match="one entity"):
-        world_from_jsonl(lines(tmp_path / "o.jsonl", GOOD, GOOD))
+        world_from_jsonl(lines(tmp_path / "o.jsonl", GOOD, GOOD.replace('"answer": "', '"answer": "not ')))
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):

@@ -87,3 +87,21 @@ def test_numbers_and_settings_out_of_range(text: Any, image: Any) -> None:
 def test_what_unlearn_returns_is_printed_in_one_line(text: Any, image: Any) -> None:
     assert repr(text[1]).startswith("Unlearned(grad_diff, seed 0; 1 steps, ") and "\n" not in repr(text[1])
     assert repr(image[1]).startswith("Unlearned(uce, seed 0; 0 steps, ")
+
+
+def test_a_budget_that_counts_is_whole(text: Any) -> None:
+    with pytest.raises(uk.UnlearnkitError, match=r"budget 1.5 of relearn is not possible; give whole numbers"):
+        uk.attack(*text, "relearn", budget=[0, 1.5])
+    with pytest.raises(uk.UnlearnkitError, match=r"give numbers from 0 \(fine-tuning steps\)"):
+        uk.attack(*text, "relearn", budget=[-1])
+
+
+def test_a_built_in_name_is_not_replaced() -> None:
+    before = uk.METHODS["text"]["npo"]
+    with pytest.raises(uk.UnlearnkitError, match="'npo' is built in; register yours under another name"):
+
+        @uk.register_method("npo")
+        class Npo(uk.TextMethod):
+            pass
+
+    assert uk.METHODS["text"]["npo"] is before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -39,7 +40,8 @@ class Attack(BaseModel):
     unit: ClassVar[str]  # of the budget, as an axis label
     budgets: ClassVar[tuple[float, ...]]  # the default curve
     least: ClassVar[float] = 0  # smallest and largest budget that mean anything
-    most: ClassVar[float] = 1e9
+    most: ClassVar[float] = math.inf
+    whole: ClassVar[bool] = False  # budgets are counts
     identity: ClassVar[float | None] = 0  # the budget at which nothing is attacked; None: there is none
     higher_is_found: ClassVar[dict[str, bool]] = {"accuracy": True, "option_accuracy": True, "nll": False}
 

@@ -33,7 +33,8 @@ def read_jsonl(path: str | Path) -> list[QA]:
     column, records are grouped by the name that recurs in them; a record without one goes with the record before it.
 
     Raises:
-        UnlearnkitError: no such file, not UTF-8, a broken line, a missing or ill-typed column (with line number).
+        UnlearnkitError: no such file, not UTF-8, a broken line, a missing or ill-typed column, a record that is
+            there twice (with line number).
     """
     path = Path(path)
     rows = _rows(path)
@@ -50,6 +51,11 @@ def read_jsonl(path: str | Path) -> list[QA]:
         if qa.id in seen:
             raise UnlearnkitError(f"{path}, line {number}: id '{qa.id}' was used on line {seen[qa.id]}; give another.")
         seen[qa.id] = number
+    said: dict[tuple[str, str, str], int] = {}
+    for (number, _), qa in zip(rows, items, strict=True):
+        first = said.setdefault((qa.entity, qa.question, qa.answer), number)
+        if first != number:
+            raise UnlearnkitError(f"{path}, line {number}: the record of line {first} again; take one of them out.")
     if all(not qa.entity for qa in items):
         items = [replace(qa, entity=name) for qa, name in zip(items, _subjects(items), strict=True)]
     return [qa if qa.entity else replace(qa, entity=qa.id) for qa in items]

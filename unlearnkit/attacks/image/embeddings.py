@@ -36,6 +36,7 @@ class EmbeddingAttack(ImageAttack):
     """Optimises the input embeddings of free tokens on the attacked model; budget 0 is the prompt as it is."""
 
     unit = "optimisation steps"
+    whole = True
     budgets = (0, 20, 60)
     shared: ClassVar[bool] = True  # whether all prompts get the same vectors
 

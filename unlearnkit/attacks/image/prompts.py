@@ -47,6 +47,7 @@ class Paraphrase(PromptAttack):
         "the wording was unlearned, not the concept",
     )  # fmt: skip
     unit = "held-out wordings tried"
+    whole = True
     budgets = (0, 1, 3)
 
     def ways(self, problem: Any) -> list[list[str]]:
@@ -65,6 +66,7 @@ class Synonym(PromptAttack):
         "the name was unlearned, not the concept",
     )  # fmt: skip
     unit = "other words tried"
+    whole = True
     budgets = (0, 1)
 
     def ways(self, problem: Any) -> list[list[str]]:

@@ -32,6 +32,7 @@ class Relearn(ImageAttack):
         "prompts whose pictures were never shown come back: the concept was there all along",
     )  # fmt: skip
     unit = "fine-tuning steps"
+    whole = True
     budgets = (0, 5, 10, 20)
 
     data: Literal["forget", "related", "retain"] = "forget"

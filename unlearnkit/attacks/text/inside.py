@@ -74,6 +74,7 @@ class LogitLens(Attack):
         "inner layers still carry the value that the last one hides",
     )  # fmt: skip
     unit = "layer (0: embeddings)"
+    whole = True
     budgets = ()  # every layer
     identity = None
 
@@ -107,6 +108,7 @@ class Probe(Attack):
         "hidden states", "the value can be read off a layer that no longer leads to it",
     )  # fmt: skip
     unit = "layer (0: embeddings)"
+    whole = True
     budgets = ()
     identity = None
     higher_is_found = {"accuracy": True, "control": True}

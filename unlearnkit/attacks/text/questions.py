@@ -44,6 +44,7 @@ class Paraphrase(QuestionAttack):
         "Paraphrase", "Patil et al. 2023, arXiv 2309.17410", "questions", "the phrasing was unlearned, not the fact"
     )
     unit = "held-out phrasings tried"
+    whole = True
     budgets = (0, 1, 2)
 
     def items(self, problem: Any) -> list[QA]:
@@ -66,6 +67,7 @@ class RolePlay(QuestionAttack):
         "questions", "the refusal is tied to the plain question",
     )  # fmt: skip
     unit = "wrappers tried"
+    whole = True
     budgets = (0, 2, 4)
 
     def ways(self, problem: Any, items: Sequence[QA], seed: int) -> list[list[str]]:
@@ -93,6 +95,7 @@ class ManyShot(Attack):
         "the habit of answering, shown by example, beats the refusal",
     )  # fmt: skip
     unit = "answered examples before the question"
+    whole = True
     budgets = (0, 1, 2)
 
     def curve(self, problem: Any, model: Any, budgets: Sequence[float], seed: int) -> Curve:
@@ -158,6 +161,7 @@ class CrossLingual(OtherQuestions):
         "the language was unlearned, not the fact",
     )  # fmt: skip
     unit = "0: as unlearned, 1: the other language"
+    whole = True
 
     def others(self, problem: Any) -> list[QA]:
         return problem.splits.get("forget_translated", [])
@@ -172,6 +176,7 @@ class Derived(OtherQuestions):
         "questions", "what follows from the fact was left in the model",
     )  # fmt: skip
     unit = "0: as unlearned, 1: derived questions"
+    whole = True
 
     relation: Literal["all", "derived", "reversed", "two_hop"] = "all"
 

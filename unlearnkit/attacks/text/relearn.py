@@ -26,6 +26,7 @@ class Relearn(Attack):
         "questions that were never shown come back: the knowledge was there all along",
     )
     unit = "fine-tuning steps"
+    whole = True
     budgets = (0, 5, 10, 20)
 
     data: Literal["forget", "related", "retain"] = "forget"  # related: the neighbours' facts

@@ -22,6 +22,7 @@ class Leak(Attack):
         "the greedy answer is clean, the distribution is not",
     )  # fmt: skip
     unit = "answers sampled a question"
+    whole = True
     budgets = (0, 1, 4, 16)
 
     temperature: float = 1.0

@@ -38,6 +38,7 @@ class SoftPrompt(Attack):
         "the knowledge is reachable from the input, only not by words that were unlearned",
     )  # fmt: skip
     unit = "optimisation steps"
+    whole = True
     budgets = (0, 20, 60)
 
     vectors: int = 5

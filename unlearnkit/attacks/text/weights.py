@@ -66,6 +66,7 @@ class Quantize(WeightAttack):
         "the change made by unlearning is smaller than a rounding step, and rounds away",
     )
     unit = "bits a weight"
+    whole = True
     budgets = (16, 8, 4, 3)
     least, most = 2, 32
     identity = 16
