@@ -24,7 +24,7 @@ def plot_confusion(counts: pd.DataFrame, title: str = "") -> Figure:
     """
     fig, ax = plt.subplots(figsize=(0.95 * len(counts.columns) + 1.8, 0.6 * len(counts) + 1.5))
     grid = counts.to_numpy(float)
-    ax.imshow(grid / np.maximum(grid.sum(1, keepdims=True), 1), cmap="Greys", vmin=0, vmax=1.4, aspect="auto")
+    ax.imshow(grid / np.maximum(grid.sum(1, keepdims=True), 1), cmap="Greys", vmin=0, vmax=3, aspect="auto")
     for (row, column), value in np.ndenumerate(grid):
         right = counts.index[row] == counts.columns[column]
         ax.text(
