@@ -24,7 +24,16 @@ from unlearnkit.attribution.text.layers import decoder_layers
 from unlearnkit.attribution.text.neurons import layer_gradients, mlp_output
 from unlearnkit.attribution.text.sensitivity import coded_prompts, prompt_sets, sensitivity
 from unlearnkit.attribution.text.tokens import question_of
-from unlearnkit.attribution.text.tracing import ALL, GROUPS, LAST, PREFIX, RANDOM, SUBJECT, position_groups
+from unlearnkit.attribution.text.tracing import (
+    ALL,
+    GROUPS,
+    LAST,
+    PREFIX,
+    RANDOM,
+    SUBJECT,
+    position_groups,
+    value_log_probability,
+)
 from unlearnkit.attribution.text.weights import block_of
 from unlearnkit.text import pad_id
 
@@ -436,6 +445,25 @@ def test_views_leave_modes_flags_and_hooks_as_they_were(small_problem: Any, unle
     assert [p.requires_grad for p in model.parameters()] == [k % 2 == 0 for k in range(len(weights))]
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert all(torch.equal(p, weights[n]) and p.grad is None for n, p in model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"), [("guardrail", {}), ("in_context", {"least": 0, "text": "No {names}."})]
+)
+def test_views_of_models_that_only_hide(small_problem: Any, method: str, settings: dict[str, Any]) -> None:
+    hidden = uk.unlearn(small_problem, method, **settings).model
+    small = {"tracing": {"limit": 2}, "sensitivity": {"limit": 2}, "neurons": {"method": "gradient_x_activation"}}
+    tables = {view: uk.attribute(small_problem, hidden, view, **some) for view, some in small.items()}
+    for table in tables.values():
+        assert "unlearned" in set(table["who"]) and np.isfinite(table["value"]).all()
+    items = [qa for qa in small_problem.direct("forget") if qa.value in qa.answer][:2]
+    asked = at_value(small_problem, small_problem.model, items)
+    lost = value_log_probability(small_problem.model, *asked) - value_log_probability(hidden, *asked)
+    final = column(tables["tracing"], "unlearned", "gain").query(f"place == 2 and label == '{ALL}'")["value"]
+    assert final.to_numpy() == pytest.approx(lost.numpy(), abs=1e-3) and lost.abs().max() > 1e-3
+    if method == "in_context":  # embeddings are read without the instruction
+        wide = tables["sensitivity"].pivot(index=["item", "label", "measure"], columns="who", values="value")
+        assert wide["unlearned"].to_numpy() == pytest.approx(wide["original"].to_numpy(), abs=1e-4)
 
 
 @pytest.mark.parametrize(

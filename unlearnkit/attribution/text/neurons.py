@@ -19,7 +19,7 @@ from unlearnkit.text import widen
 
 OUTPUTS = ("down_proj", "c_proj", "dense_4h_to_h", "fc2", "wo")  # what the hidden units of an MLP feed
 
-SMALL = 0.1  # nats: a gap is not set against less, which float32 could not resolve
+SMALL = 1.0  # nats: a gap is not set against less, as float32 leaves some 1e-5 of a log-probability of tens of nats
 
 
 def mlp_output(layer: nn.Module) -> nn.Module:
@@ -52,12 +52,23 @@ def of_embeddings(model: Any, asked: Question) -> Callable[[Tensor], Tensor]:
     return f
 
 
+@torch.no_grad()
+def embeddings_of(model: Any, ids: Tensor) -> Tensor:
+    """The input embeddings of token ids as a pass of the model itself sees them: (n, tokens, width)."""
+    kept: list[Tensor] = []
+    handle = model.get_input_embeddings().register_forward_hook(lambda _, __, out: kept.append(out))
+    try:
+        model(input_ids=ids, use_cache=False)
+    finally:
+        handle.remove()
+    return kept[-1].detach()  # an instruction may be read before them
+
+
 def embedded(model: Any, asked: Question) -> tuple[Tensor, Tensor]:
     """Embeddings of the question and of nothing asked (pad tokens in its place): (1, tokens, width) each."""
     blank = torch.full_like(asked.question, asked.baseline)
-    with torch.no_grad():
-        both = [model.get_input_embeddings()(asked.whole(q[None])).detach() for q in (asked.question, blank)]
-    return both[0], both[1]
+    x, nothing = (embeddings_of(model, asked.whole(q[None])) for q in (asked.question, blank))
+    return x, nothing
 
 
 def layer_gradients(

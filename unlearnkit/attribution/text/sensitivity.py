@@ -18,6 +18,7 @@ from torch import Tensor
 from unlearnkit.attacks.text.asking import forgotten
 from unlearnkit.attacks.text.questions import answer_start, many_shot, role_play_wrappers
 from unlearnkit.attribution.base import View, ViewCard, register_view
+from unlearnkit.attribution.text.neurons import embeddings_of
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.text import IGNORE, Encoded, by_length, collate, context_length, encode, pad_id, widen
 from unlearnkit.worlds.records import QA
@@ -113,9 +114,7 @@ def sensitivity(
         batch = collate(coded, rows, pad).to(model.device)
         starts = torch.tensor([coded[i].start for i in rows], device=model.device)
         inside = torch.arange(batch.ids.shape[1], device=model.device) < starts[:, None]  # (sequences, tokens)
-        with torch.no_grad():
-            x = model.get_input_embeddings()(batch.ids).detach()
-        x = x.requires_grad_(True)
+        x = embeddings_of(model, batch.ids).requires_grad_(True)
         loss = _following(model, x, batch.labels)
         (slope,) = torch.autograd.grad(loss.sum(), x)
         out["loss"][rows] = loss.detach().cpu().numpy()
