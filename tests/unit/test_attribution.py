@@ -227,7 +227,7 @@ def test_weights_shares_masks_and_their_control(small_problem: Any, unlearned: A
 
 
 def test_landscape_begins_at_the_original_and_reaches_the_model(small_problem: Any, unlearned: Any) -> None:
-    table = uk.attribute(small_problem, unlearned, "landscape", points=3, first=0, last=1)
+    table = uk.attribute(small_problem, unlearned, "landscape", points=3, first=0, last=1, limit=64)
     level = table.set_index(["who", "item", "place"])["value"]
     for split in ("forget", "retain"):
         for who in ("unlearned", "oracle", "random"):

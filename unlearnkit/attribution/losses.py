@@ -13,14 +13,18 @@ from unlearnkit.data import ImageBatch, denoising_loss
 from unlearnkit.text import answer_tokens, collate, context_length, encode, pad_id
 
 Loss = Callable[[Any], Tensor]
+LIMITS = {"text": 16, "image": 8}  # records or pictures a split, unless something else is asked for
 
 
-def loss_of(problem: Any, split: str, limit: int) -> Loss:
+def loss_of(problem: Any, split: str, limit: int | None = None) -> Loss:
     """loss(model) → scalar, differentiable, of at most `limit` records or pictures taken evenly from a split.
+
+    Without a limit they are as many as `LIMITS` says.
 
     Text: the mean over direct questions of the answer's NLL, nats a token. Images: the denoising loss (mean squared
     error of the prediction), with noise and timesteps that are the same for every model.
     """
+    limit = limit or LIMITS[problem.modality]
     if problem.modality == "image":
         return _of_pictures(problem, split, limit)
     items = problem.direct(split) or problem.splits[split]

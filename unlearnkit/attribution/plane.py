@@ -70,7 +70,7 @@ class Plane(View):
     points: int = Field(7, ge=2)  # along each side of the grid
     around: Literal["models", "unlearned"] = "models"  # what the grid holds: all three, or original and unlearned
     margin: float = Field(0.25, ge=0)  # beyond the models, as a share of the grid's side
-    limit: int = Field(16, ge=1)  # records or pictures a split
+    limit: int | None = Field(None, ge=1)  # records or pictures a split; None: as `loss_of` has it
 
     def rows(self, problem: Any, models: Mapping[str, Any], seed: int) -> pd.DataFrame:
         if "oracle" not in models:

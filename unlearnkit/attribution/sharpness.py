@@ -107,7 +107,7 @@ class Sharpness(View):
     radius: float = Field(0.15, gt=0)  # ‖δ‖ / ‖θ‖ in every tensor
     samples: int = Field(5, ge=2)  # directions
     eigenvalue: bool = False  # some seconds a model
-    limit: int = Field(16, ge=1)  # records or pictures a split
+    limit: int | None = Field(None, ge=1)  # records or pictures a split; None: as `loss_of` has it
 
     def rows(self, problem: Any, models: Mapping[str, Any], seed: int) -> pd.DataFrame:
         losses = {split: loss_of(problem, split, self.limit) for split in ("forget", "retain")}

@@ -33,7 +33,7 @@ class Landscape(View):
     points: int = Field(7, ge=3)
     first: float = -0.25  # t at the start of the line
     last: float = 1.25  # t at its end
-    limit: int = Field(24, ge=1)  # records or pictures a split
+    limit: int | None = Field(None, ge=1)  # records or pictures a split; None: as `loss_of` has it
 
     def rows(self, problem: Any, models: Mapping[str, Any], seed: int) -> pd.DataFrame:
         if self.first >= self.last:

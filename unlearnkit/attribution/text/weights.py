@@ -16,7 +16,7 @@ from unlearnkit.errors import UnlearnkitError
 from unlearnkit.masks import MASKS
 from unlearnkit.unlearning import configure_method
 
-DENOISER: dict[str, Any] = {"trained": "full", "batch_size": 8}  # what a mask of a pipeline chooses from, and how
+DENOISER: dict[str, Any] = {"trained": "full", "batch_size": 4}  # what a mask of a pipeline chooses from, and how
 
 
 def block_of(name: str) -> str:
