@@ -39,7 +39,7 @@ def plot_tokens(values: Mapping[str, Sequence[float]], tokens: Sequence[str], ti
     picture = ax.imshow(grid, cmap="PuOr_r", vmin=-top, vmax=top, aspect="auto")
     for (row, column), value in np.ndenumerate(grid):
         shade = "white" if abs(value) > 0.65 * top else "0.1"
-        ax.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=shade)
+        ax.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8, color=shade)
     ax.set(xticks=range(len(tokens)), yticks=range(len(values)), title=title)
     ax.set_xticklabels([t.strip() or "␣" for t in tokens], rotation=40, ha="right", fontsize=8)
     for label, (who, color) in zip(ax.set_yticklabels(list(values)), model_colors(list(values)).items(), strict=True):
@@ -149,7 +149,7 @@ def plot_maps(
     words = list(next(iter(maps.values())))
     low, high = (f(m.min() if f is min else m.max() for ws in maps.values() for m in ws.values()) for f in (min, max))
     fig, axes = plt.subplots(
-        len(maps), len(words) + 1, figsize=(1.0 * (len(words) + 1) + 1.9, 0.95 * len(maps) + 0.5),
+        len(maps), len(words) + 1, figsize=(0.95 * (len(words) + 1) + 1.9, 0.85 * len(maps) + 0.5),
         squeeze=False, layout="constrained",
     )  # fmt: skip
     colors = model_colors(list(maps))
