@@ -101,6 +101,15 @@ def test_lens_ends_in_what_the_model_says_and_agrees_with_the_attack(
     assert (table["top_value"] >= table["value"] - 1e-6).all()
 
 
+def test_the_lens_reads_through_an_adapter(small_problem: Any, asked: tuple[str, str]) -> None:
+    adapted = uk.unlearn(small_problem, "grad_diff", steps=2, lora=2, progress=False).model
+    table = lens_table(small_problem, {"unlearned": adapted}, *asked)
+    question = question_of(small_problem, adapted, *asked)
+    whole = float(answer_log_probability(adapted, question)(question.question[None]).detach())
+    assert table[table["layer"] == table["layer"].max()]["value"].sum() == pytest.approx(whole, abs=1e-3)
+    assert table["value"].max() <= 0 and table["layer"].nunique() == layers(small_problem.model) + 1
+
+
 def test_probe_table_is_the_attack_s_or_says_why_not(small_problem: Any, models: dict[str, Any]) -> None:
     few = dataclasses.replace(small_problem, measured={}, splits={**small_problem.splits})
     few.splits["forget"] = few.splits["forget"][:3]

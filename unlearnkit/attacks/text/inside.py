@@ -33,6 +33,7 @@ def hidden_states(model: Any, batch: Batch, positions: Tensor) -> Tensor:
 
 def final_norm(model: Any) -> Any:
     """The norm in front of the output embedding."""
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model  # an adapter around it
     inner = getattr(model, "base_model", model)
     for name in ("norm", "ln_f", "final_layer_norm"):
         if hasattr(inner, name):
