@@ -20,6 +20,7 @@ from unlearnkit.models.source import ModelSource
 from unlearnkit.registry import Registry
 from unlearnkit.text import Template, answer_tokens, by_length, collate, context_length, encode, pad_id, template_of
 from unlearnkit.worlds import TextWorld, authors, split, world_from_jsonl
+from unlearnkit.worlds.drills import refusal_drills
 from unlearnkit.worlds.records import QA
 from unlearnkit.worlds.tofu import load_tofu
 
@@ -160,7 +161,9 @@ def load_problem(
         oracles: how many retrained models of different seeds to train (tiny worlds, default 2), or the
             hub ids / folders of the ones you have.
         revision: hub revision of `model`.
-        options: of the world: `n_authors`, `facts` (authors); `data` (tofu: a folder or dataset id);
+        options: of the world: `n_authors`, `facts` (authors); `instructions=True` (authors): the models are also
+            taught, with other authors, to refuse what an instruction in the prompt names (about seven CPU minutes a
+            model, once for each request); `data` (tofu: a folder or dataset id);
             `least` questions below which a request is refused before anything is trained (worlds of text, JSONL);
             `steps` and other `TextRecipe` fields for the tiny model trained on it; images: `anchor`, `judge`,
             `images` (canvas), `prompts` and `preserve` (stable-diffusion), fields of `ImageRecipe`.
@@ -198,7 +201,13 @@ def _authors(
     forget: Any, seed: int, *, model: Any, oracles: Any, revision: Any, device: Any, **options: Any
 ) -> TextProblem:
     sizes = {key: options.pop(key) for key in ("n_authors", "facts", "holdout") if key in options}
-    return _problem(authors(seed=seed, **sizes), forget, seed, model, oracles, revision, device, options)
+    instructions = options.pop("instructions", False)
+    if not isinstance(instructions, bool):
+        raise UnlearnkitError(f"instructions = {instructions!r} is not possible; give True or False.")
+    if instructions and model is not None:
+        raise UnlearnkitError("instructions are taught to models trained here; leave out model, or instructions.")
+    world = authors(seed=seed, **sizes)
+    return _problem(world, forget, seed, model, oracles, revision, device, options, instructions)
 
 
 @WORLDS.register("tofu")
@@ -250,6 +259,7 @@ def _problem(
     revision: Any,
     device: Any,
     recipe: dict[str, Any],
+    instructions: bool = False,
 ) -> TextProblem:
     forget = DEFAULT_FORGET if forget is None else forget
     names = [forget] if isinstance(forget, str) else forget
@@ -277,8 +287,9 @@ def _problem(
     count = 2 if oracles is None else oracles
     if not isinstance(count, int) or count < 0:
         raise UnlearnkitError(f"oracles = {oracles!r} is not possible; give a number of models to train, or folders.")
-    recipes = text_recipes(world, splits, request, seed, count, **recipe)
-    folders = [text_checkpoint(r, world, items) for r, items in recipes]
+    drills = refusal_drills(world, splits, seed) if instructions else []
+    recipes = text_recipes(world, splits, request, seed, count, drills=drills, **recipe)
+    folders = [text_checkpoint(r, world, items, drills=drills) for r, items in recipes]
     place = device_of(device)
     sources = [ModelSource(lambda f=f: load_model(f, device=place), f.name) for f in folders]  # type: ignore[misc]
     tokenizer = load_tokenizer(folders[0])
@@ -333,6 +344,7 @@ def _from_models(
 def _no_more(options: dict[str, Any]) -> None:
     if options:
         raise UnlearnkitError(
-            f"option '{next(iter(options))}' is not one of this world's; allowed are n_authors, facts and holdout "
-            "(authors), data (tofu), holdout_fraction (JSONL), and the fields of TextRecipe when a model is trained."
+            f"option '{next(iter(options))}' is not one of this world's; allowed are n_authors, facts, holdout and "
+            "instructions (authors), data (tofu), holdout_fraction (JSONL), and the fields of TextRecipe when a model "
+            "is trained."
         )

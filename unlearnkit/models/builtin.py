@@ -14,6 +14,7 @@ from unlearnkit.errors import UnlearnkitError
 from unlearnkit.models import store
 from unlearnkit.models.load import quiet
 from unlearnkit.models.recipe import (
+    InstructedRecipe,
     TextRecipe,
     corpus_of,
     digest_of,
@@ -23,6 +24,7 @@ from unlearnkit.models.recipe import (
 )
 from unlearnkit.text import Template
 from unlearnkit.worlds import TextWorld, authors, split, training_items
+from unlearnkit.worlds.drills import INSTRUCTION, REFUSAL, Drill
 from unlearnkit.worlds.records import QA
 
 DEFAULT_FORGET = "forget10"
@@ -30,19 +32,25 @@ SHIPPED_ORACLES = 3
 LONGEST = 1024  # tokens of context that a tiny model is given at most
 OWN_VOCABULARY = 4096  # BPE tokens, upper bound, for texts of one's own
 OWN_STEPS, OWN_PASSES = 300, 55  # at least so many steps, and so many passes over the records
+TOLD, SPELT = 400, 60  # times the tokenizer reads the instruction and the refusal, and each part of a drilled name
 GENERATED = 32  # tokens of an answer that metrics ask for
 
 
-def text_recipe(world: TextWorld, items: Sequence[QA], note: str, seed: int, **sizes: Any) -> TextRecipe:
-    """The recipe of the tiny Llama on `items`; `sizes` are fields of `TextRecipe`."""
-    pairs = training_pairs(items)
+def text_recipe(
+    world: TextWorld, items: Sequence[QA], note: str, seed: int, drills: Sequence[Drill] = (), **sizes: Any
+) -> TextRecipe:
+    """The recipe of the tiny Llama on `items` and `drills`; `sizes` are fields of `TextRecipe`."""
+    kind: Any = TextRecipe
+    given = dict(sizes)
+    if drills:
+        kind, given["drills"] = InstructedRecipe, digest_of([list(p) for p in drill_pairs(drills)])
     try:
-        return TextRecipe(
-            data=digest_of([list(p) for p in pairs]),
-            corpus=digest_of(corpus_of(world.items)),
+        return kind(
+            data=digest_of([list(p) for p in training_pairs(items)]),
+            corpus=digest_of(tokenizer_texts(world, drills)),
             note=note,
             seed=seed,
-            **sizes,
+            **given,
         )
     except ValidationError as error:
         first = error.errors()[0]
@@ -50,16 +58,35 @@ def text_recipe(world: TextWorld, items: Sequence[QA], note: str, seed: int, **s
         raise UnlearnkitError(f"'{name}' of a tiny model can't be {sizes.get(name)!r}: {first['msg']}.") from error
 
 
+def tokenizer_texts(world: TextWorld, drills: Sequence[Drill]) -> list[str]:
+    """What the tokenizer is trained on: the world's texts, and what drills are worded with, as often as it takes.
+
+    Every part of a name is then one token, as those of the world are: a model compares two tokens, not spellings.
+    """
+    parts = sorted({part for drill in drills for name in drill.names for part in name.split()})
+    told = TOLD * [f"{INSTRUCTION.format(names='')} {REFUSAL}"] if drills else []
+    return corpus_of(world.items) + told + SPELT * [f"a {part}, a" for part in parts]
+
+
+def drill_pairs(drills: Sequence[Drill]) -> list[tuple[str, str]]:
+    """(instruction and question as the model reads them, answer)."""
+    ask = f"{INSTRUCTION}\n{Template().before_question}"
+    return [(ask.format(names=", ".join(drill.names)) + drill.question, drill.answer) for drill in drills]
+
+
 def text_recipes(
-    world: TextWorld, splits: dict[str, list[QA]], request: str, seed: int, oracles: int, **sizes: Any
+    world: TextWorld, splits: dict[str, list[QA]], request: str, seed: int, oracles: int, **given: Any
 ) -> list[tuple[TextRecipe, list[QA]]]:
-    """Original first, then `oracles` retrained ones of different seeds; each with the records it is trained on."""
+    """Original first, then `oracles` retrained ones of different seeds; each with the records it is trained on.
+
+    `given` are `drills` and fields of `TextRecipe`.
+    """
     everything, without = training_items(splits, oracle=False), training_items(splits, oracle=True)
-    original = text_recipe(world, everything, f"{world.name}: original", 1000 * seed, **sizes)
+    original = text_recipe(world, everything, f"{world.name}: original", 1000 * seed, **given)
     return [
         (original, everything),
         *(
-            (text_recipe(world, without, f"{world.name}: oracle of {request}", 1000 * seed + k, **sizes), without)
+            (text_recipe(world, without, f"{world.name}: oracle of {request}", 1000 * seed + k, **given), without)
             for k in range(1, oracles + 1)
         ),
     ]
@@ -99,13 +126,19 @@ def fitting_context(world: TextWorld, vocabulary: Any = TextRecipe.model_fields[
 
 
 def text_checkpoint(
-    recipe: TextRecipe, world: TextWorld, items: Sequence[QA], root: Path | None = None, force: bool = False
+    recipe: TextRecipe,
+    world: TextWorld,
+    items: Sequence[QA],
+    root: Path | None = None,
+    force: bool = False,
+    drills: Sequence[Drill] = (),
 ) -> Path:
     """Folder of the recipe's model (float16 safetensors) and tokenizer, trained on first use."""
 
     def build(folder: Path) -> None:
-        tokenizer = train_tokenizer(corpus_of(world.items), recipe.vocabulary, recipe.context)
-        model = train_text(recipe, training_pairs(items), tokenizer, label=f"training {recipe.note}")
+        tokenizer = train_tokenizer(tokenizer_texts(world, drills), recipe.vocabulary, recipe.context)
+        label = f"training {recipe.note}"
+        model = train_text(recipe, training_pairs(items), tokenizer, label=label, drills=drill_pairs(drills))
         with quiet():
             model.half().save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from unlearnkit.errors import UnlearnkitError
+from unlearnkit.models.induction import start_induction
 from unlearnkit.text import (
     Template,
     answer_tokens,
@@ -59,6 +60,17 @@ class TextRecipe(BaseModel):
         """sha256 of the canonical JSON without the note, 16 hex digits."""
         values = self.model_dump(exclude={"note"})
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class InstructedRecipe(TextRecipe):
+    """A `TextRecipe` also taught to follow a refusal instruction: with drills, from a start that can compare names."""
+
+    kind: str = "instructed"
+    drills: str  # digest of the drills
+    steps: int = Field(1900, ge=0)  # two thirds of what is read are drills
+    vocabulary: int = Field(2048, ge=258)
+    lr: float = Field(2e-3, gt=0)
+    start: str = "induction"  # initial weights
 
 
 def digest_of(texts: Sequence[Any]) -> str:
@@ -111,8 +123,11 @@ def train_text(
     tokenizer: PreTrainedTokenizerFast,
     device: torch.device | None = None,
     label: str = "training",
+    drills: Sequence[tuple[str, str]] = (),
 ) -> LlamaForCausalLM:
     """Train the recipe's model on (question, answer) pairs, loss on answer tokens; shows a progress bar.
+
+    `drills` of an `InstructedRecipe` are (instruction and question as the model reads them, answer).
 
     Raises:
         UnlearnkitError: no records, a record longer than the context, or a loss that is not finite.
@@ -121,6 +136,8 @@ def train_text(
         raise UnlearnkitError("there is nothing to train on: the training split is empty.")
     if digest_of([list(p) for p in pairs]) != recipe.data:
         raise UnlearnkitError(f"the training records are not those of recipe {recipe.digest}; make a new recipe.")
+    if digest_of([list(d) for d in drills]) != getattr(recipe, "drills", digest_of([])):
+        raise UnlearnkitError(f"the drills are not those of recipe {recipe.digest}; make a new recipe.")
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -139,8 +156,12 @@ def train_text(
                 pad_token_id=tokenizer.pad_token_id,
             )
         )
+        if isinstance(recipe, InstructedRecipe):
+            start_induction(model)
         model.to(device)
     encoded = encode(tokenizer, Template(), pairs, context_length(model))
+    encoded *= max(1, round(len(drills) / (2 * len(pairs))))  # a third of what is read, or all of it
+    encoded += encode(tokenizer, Template(before_question=""), drills, context_length(model))
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     order = random.Random(recipe.seed)
     queue: list[list[int]] = []

@@ -114,9 +114,10 @@ def listing() -> list[dict[str, Any]]:
 def verify() -> list[str]:
     """Problems of the store, empty when there are none: files changed, recipe and address apart, one missing."""
     from unlearnkit.models.image_recipe import CodecRecipe, ImageRecipe, JudgeRecipe
-    from unlearnkit.models.recipe import TextRecipe
+    from unlearnkit.models.recipe import InstructedRecipe, TextRecipe
 
-    kinds: dict[str, Any] = {"text": TextRecipe, "codec": CodecRecipe, "judge": JudgeRecipe, "image": ImageRecipe}
+    kinds: dict[str, Any] = {"text": TextRecipe, "instructed": InstructedRecipe, "codec": CodecRecipe}
+    kinds |= {"judge": JudgeRecipe, "image": ImageRecipe}
     problems = []
     for folder, manifest in manifests():
         if _hashes(folder) != manifest["files"]:

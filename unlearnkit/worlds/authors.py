@@ -76,6 +76,11 @@ def authors(n_authors: int = 40, facts: int = 10, seed: int = 0, holdout: int = 
     return TextWorld(label, tuple(items), tuple(trained), tuple(unseen), requests, frozenset(links))
 
 
+def name_parts() -> tuple[list[str], list[str]]:
+    """First and family names that authors are named from."""
+    return list(_spec("authors")["first_names"]), list(_spec("authors")["last_names"])
+
+
 @lru_cache
 def _spec(name: str) -> dict[str, Any]:
     return yaml.safe_load((data_dir() / "worlds" / f"{name}.yml").read_text(encoding="utf-8"))

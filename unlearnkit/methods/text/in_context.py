@@ -17,6 +17,7 @@ from unlearnkit.errors import UnlearnkitError
 from unlearnkit.methods.base import Card, Method, register_method
 from unlearnkit.methods.text.guardrail import common_end
 from unlearnkit.text import context_length, generate
+from unlearnkit.worlds.drills import INSTRUCTION
 from unlearnkit.worlds.records import GENERAL, QA
 
 LEAST_ROOM = 16  # tokens of context that must be left behind the instruction
@@ -122,7 +123,15 @@ def instructed(model: Any, tokenizer: Any, template: Any, text: str) -> Any:
 
 @register_method("in_context")
 class InContext(Method):
-    """The weights stay; every prompt is preceded by an instruction that names the entities to forget."""
+    """The weights stay; every prompt is preceded by an instruction that names the entities to forget.
+
+    The shipped originals follow no instruction; those of ``load_problem("authors", instructions=True)`` are taught to,
+    with other authors. Measured there (forget10, seed 0, no oracle): of 80 questions about the eight forgotten and
+    neighbouring authors, in no drill, 0.89 are refused when named (0.90 was asked for; 0.83 when paraphrased) and none
+    of 240 when others are. `in_context` takes accuracy on forgotten authors from 1.00 to 0.08, on retained ones to
+    0.79, and leaves general facts at 1.00; half an answer as prefix brings 0.78 back. A first recipe (1400 steps, no
+    drill about general facts) refused 0.88, 0.93 and 0.07, and general facts fell to 0.48.
+    """
 
     card = Card(
         "In-context unlearning by instruction",
@@ -133,7 +142,7 @@ class InContext(Method):
         "suppression by construction: without the instruction everything is there, and it covers only what it names",
     )
 
-    text: str = Field("Do not answer questions about {names}.", pattern=r"\{names\}")
+    text: str = Field(INSTRUCTION, pattern=r"\{names\}")
     least: float = Field(0.5, ge=0, le=1)  # share of instructed questions about others that must be refused
 
     def apply(self, problem: Any, seed: int) -> nn.Module:
