@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 from html import escape
@@ -200,7 +199,7 @@ def relearning(problem: Any, models: dict[str, Any], seed: int) -> pd.DataFrame:
 
     parts = []
     for name, model in models.items():
-        curve = attack(problem, copy.deepcopy(model), "relearn", seed=seed)
+        curve = attack(problem, model, "relearn", seed=seed)
         parts.append(curve[curve["who"] == "unlearned"].assign(request=name))
     parts.append(curve[curve["who"] != "unlearned"].assign(request=lambda t: t["who"]))
     return pd.concat(parts, ignore_index=True)
