@@ -120,7 +120,7 @@ def test_roc_and_tracing_show_what_they_are_given() -> None:
 
 def test_confusion_and_verdicts_show_counts_and_places() -> None:
     counts = pd.DataFrame([[9, 1], [0, 7]], index=["removed", "suppressed"], columns=["removed", "suppressed"])
-    ax = verdicts.plot_confusion(counts).axes[0]
+    ax = verdicts.plot_confusion({"text": counts}).axes[0]
     shown = {t.get_position(): (t.get_text(), t.get_fontweight()) for t in ax.texts}
     assert shown[(0, 0)] == ("9", "bold") and shown[(1, 0)] == ("1", "normal") and shown[(0, 1)] == ("0", "normal")
 

@@ -149,7 +149,7 @@ def plot_maps(
     words = list(next(iter(maps.values())))
     low, high = (f(m.min() if f is min else m.max() for ws in maps.values() for m in ws.values()) for f in (min, max))
     fig, axes = plt.subplots(
-        len(maps), len(words) + 1, figsize=(0.95 * (len(words) + 1) + 1.9, 0.85 * len(maps) + 0.5),
+        len(maps), len(words) + 1, figsize=(0.8 * (len(words) + 1) + 1.9, 0.72 * len(maps) + 0.5),
         squeeze=False, layout="constrained",
     )  # fmt: skip
     colors = model_colors(list(maps))

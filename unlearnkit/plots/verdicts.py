@@ -16,25 +16,29 @@ from unlearnkit.plots.base import COLORS
 TINTS = {"removed": COLORS["oracle"], "suppressed": COLORS["unlearned"], "present": COLORS["original"]}
 
 
-def plot_confusion(counts: pd.DataFrame, title: str = "") -> Figure:
-    """Truth against verdict, in models; right answers are the diagonal.
+def plot_confusion(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Truth against verdict, in models, a panel a branch; right answers are the diagonal.
 
     Args:
-        counts: index the truth, columns the verdict.
+        tables: title → counts, index the truth, columns the verdict.
     """
-    fig, ax = plt.subplots(figsize=(0.95 * len(counts.columns) + 1.8, 0.6 * len(counts) + 1.5))
-    grid = counts.to_numpy(float)
-    ax.imshow(grid / np.maximum(grid.sum(1, keepdims=True), 1), cmap="Greys", vmin=0, vmax=3, aspect="auto")
-    for (row, column), value in np.ndenumerate(grid):
-        right = counts.index[row] == counts.columns[column]
-        ax.text(
-            column, row, f"{value:.0f}", ha="center", va="center", fontsize=12,
-            fontweight="bold" if right else "normal", color=COLORS["oracle"] if right and value else "0.1",
-        )  # fmt: skip
-    ax.set(xticks=range(len(counts.columns)), yticks=range(len(counts)), xlabel="verdict", ylabel="truth", title=title)
-    ax.set_xticklabels(list(counts.columns))
-    ax.set_yticklabels(list(counts.index))
-    ax.grid(visible=False)
+    width, height = next(iter(tables.values())).shape[::-1]
+    size = (0.9 * width * len(tables) + 1.6, 0.5 * height + 1.5)
+    fig, axes = plt.subplots(1, len(tables), figsize=size, sharey=True, squeeze=False)
+    for ax, (title, counts) in zip(axes[0], tables.items(), strict=True):
+        grid = counts.to_numpy(float)
+        ax.imshow(grid / np.maximum(grid.sum(1, keepdims=True), 1), cmap="Greys", vmin=0, vmax=3, aspect="auto")
+        for (row, column), value in np.ndenumerate(grid):
+            right = counts.index[row] == counts.columns[column]
+            ax.text(
+                column, row, f"{value:.0f}", ha="center", va="center", fontsize=12,
+                fontweight="bold" if right else "normal", color=COLORS["oracle"] if right and value else "0.1",
+            )  # fmt: skip
+        ax.set(xticks=range(width), yticks=range(height), xlabel="verdict", title=title)
+        ax.set_xticklabels(list(counts.columns), fontsize=8)
+        ax.set_yticklabels(list(counts.index))
+        ax.grid(visible=False)
+    axes[0, 0].set_ylabel("truth")
     return fig
 
 
