@@ -18,6 +18,7 @@ import unlearnkit as uk
 from unlearnkit.attribution import calibration, verdict
 from unlearnkit.attribution.text.inside import weights_alone
 from unlearnkit.attribution.verdict import decide, evidence_table, kinds, thresholds
+from unlearnkit.methods.text.in_context import instructed
 from unlearnkit.paths import data_dir
 
 RULE = {"said": 0.7, "gone": 0.3, "unchanged": 0.6, "forgotten": 0.4, "beyond": -0.5}
@@ -118,6 +119,10 @@ def test_a_white_box_reads_what_stands_behind_a_guard(small_problem: Any) -> Non
     bare = weights_alone(guarded)
     assert bare.get_input_embeddings().weight is bare.get_output_embeddings().weight  # still tied
     assert guarded.get_input_embeddings() is not bare.get_input_embeddings()
+    told = instructed(small_problem.model, small_problem.tokenizer, small_problem.template, "Say nothing.")
+    with torch.no_grad():
+        logits += [m(ids).logits for m in (told, weights_alone(told))]
+    assert torch.equal(logits[0], logits[4]) and not torch.allclose(logits[0], logits[3], atol=1e-2)
 
 
 def test_edits_of_the_output_layer_leave_the_inside(small_problem: Any) -> None:
