@@ -1,4 +1,4 @@
-"""The command line: `unlearnkit run | sweep | unlearn | doctor | report | models | bench`."""
+"""The command line: `unlearnkit run | sweep | unlearn | doctor | report | course | models | bench`."""
 
 from __future__ import annotations
 
@@ -166,6 +166,22 @@ def report(
     typer.echo(f"report: {page}")
 
 
+@app.command()
+def course(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A new or empty folder.")],
+    audience: Annotated[str, typer.Option("--for", metavar="students|instructors")],
+    notebooks: Annotated[
+        list[str] | None, typer.Argument(metavar="NOTEBOOK…", help="Names or paths; by default the whole series.")
+    ] = None,
+) -> None:
+    """Copy the series for a course: to students without solutions, to instructors with solutions and notes."""
+    from unlearnkit.runs.course import write_course
+    from unlearnkit.runs.plan import find_notebook
+
+    made = write_course(out, audience, [find_notebook(name) for name in notebooks or []])
+    typer.echo(f"{len(made)} notebook{'s' * (len(made) != 1)} for {audience}: {out}")
+
+
 @app.command("stamp", hidden=True)
 def stamp_(notebooks: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """Execute notebooks in place with the quick profile, for committing; fresh ones are left alone."""
@@ -248,6 +264,17 @@ def bench_sweep(
 ) -> None:
     """What a run costs beside its work, throughput of two workers against one, and a sweep whose workers are killed."""
     import_module("unlearnkit.bench.sweep").main(as_json, count)
+
+
+@bench.command("leaderboard")
+def bench_leaderboard(
+    branch: Annotated[str, typer.Option("--branch", help="text or image.")],
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="A table; what it holds is kept.")] = None,
+    seeds: Annotated[int, typer.Option("--seeds")] = 3,
+    minutes: Annotated[float | None, typer.Option("--minutes", help="Begin nothing new after so many.")] = None,
+) -> None:
+    """Every method with its tuned settings, evaluated, relearned and quantized; goes on where it was cut off."""
+    typer.echo(import_module("unlearnkit.bench.leaderboard").main(branch, seeds, out, minutes))
 
 
 @bench.callback()
