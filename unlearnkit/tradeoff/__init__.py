@@ -10,6 +10,7 @@ utility relative to the original.
 """
 
 from unlearnkit.tradeoff.attainment import Target, attained, attainment, target
+from unlearnkit.tradeoff.choice import RULES, best_feasible, preference, preferred
 from unlearnkit.tradeoff.equal import at_utility, compare, holm
 from unlearnkit.tradeoff.fronts import (
     AXES,
@@ -23,18 +24,21 @@ from unlearnkit.tradeoff.fronts import (
     nondominated,
 )
 from unlearnkit.tradeoff.mixing import Calibrated, bisect, calibrate, mix
-from unlearnkit.tradeoff.points import of_scores, point, points, relative_forgetting
+from unlearnkit.tradeoff.points import named, of_scores, point, points, relative_forgetting, scores_of
 from unlearnkit.tradeoff.published import published
+from unlearnkit.tradeoff.samples import samples
 from unlearnkit.tradeoff.trajectory import trajectory
 
 __all__ = [
     "AXES",
     "REFERENCE",
+    "RULES",
     "Calibrated",
     "Target",
     "at_utility",
     "attained",
     "attainment",
+    "best_feasible",
     "bisect",
     "calibrate",
     "compare",
@@ -46,12 +50,17 @@ __all__ = [
     "indicators",
     "knee",
     "mix",
+    "named",
     "nondominated",
     "of_scores",
     "point",
     "points",
+    "preference",
+    "preferred",
     "published",
     "relative_forgetting",
+    "samples",
+    "scores_of",
     "target",
     "trajectory",
 ]

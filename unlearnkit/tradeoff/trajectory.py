@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -23,6 +23,7 @@ def trajectory(
     limit: int = 40,
     resamples: int = 0,
     seed: int = 0,
+    on_look: Callable[[int, Any], None] | None = None,
     **settings: Any,
 ) -> tuple[pd.DataFrame, Unlearned]:
     """`unlearn` with a look every few steps: rows of `evaluate` with columns `step`, `method`, `balance`, `seed`.
@@ -35,6 +36,7 @@ def trajectory(
         every: steps between two looks; the last step is always looked at.
         limit: questions asked, or pictures sampled, a split and look.
         resamples: bootstrap draws of each look's intervals; 0 for none.
+        on_look: called with the step and what `measure` says of the model there.
         settings: as in `unlearn`.
 
     Raises:
@@ -49,6 +51,8 @@ def trajectory(
     def look(step: int, model: Any) -> None:
         with torch.random.fork_rng():
             mine = measure(problem, model, limit, **quiet)
+        if on_look:
+            on_look(step, mine)
         tables[step] = score(problem, [mine], reference, names, resamples, seed)
 
     def after(step: int, model: Any) -> None:
