@@ -47,7 +47,8 @@ def leaderboard(
       attacked alike (0 the oracle, 1 the original); `recovered`: the worse of them, seed by seed;
     - `seconds`, and `cost_ratio` = seconds / seconds of retraining, where the rows of the oracle hold these;
     - `seeds`, `items` behind the gap, and `why` something is missing;
-    - for every key of the rows: its mean under its own name, `<key>_low`, `<key>_high`, `<key>_gap`, `<key>_floor`.
+    - for every key of the rows: its mean under its own name, `<key>_low`, `<key>_high`, `<key>_gap`, `<key>_floor`
+      (`measured_<key>` where a column above has that name).
 
     `…_low` and `…_high` are 95% intervals by Student's t over seeds (missing with one seed; of no width where the
     seeds don't differ, as with an edit in closed form). `rank_<column>` are places by one column. `rank` is the place
@@ -128,6 +129,7 @@ def _row(part: pd.DataFrame, branch: str, forgetting: str, utility: str, bar: fl
     out["why"] = "; ".join(dict.fromkeys(whys)) if math.isnan(out["gap"] + out["utility"]) else ""
     for key, own in of.items():
         if key not in (*COST, "refused"):
+            key = f"measured_{key}" if key in FIRST else key
             out |= _summary(key, own["value"])
             out[f"{key}_gap"], out[f"{key}_floor"] = own["gap"].astype(float).mean(), own["floor"].astype(float).mean()
     return out

@@ -27,6 +27,7 @@ COLUMNS = [
 ATTACKS = ("relearn", "quantize")  # what every benchmark row set is put through
 COST = ("seconds", "steps", "parameters_touched")
 BRANCHES = ("text", "image")
+BOOKKEEPING = ("profile", "seed", "seeds", "runs", "methods", "image_methods", "attacks")  # tell no experiments apart
 PICTURES = {"world": "canvas", "forget": "striped"}  # what the notebooks of both branches draw
 
 
@@ -88,7 +89,9 @@ def rows_of_scores(scores: pd.DataFrame, **case: Any) -> pd.DataFrame:
 
 
 def rows_of_runs(runs: Path | str | Iterable[Record] | None = None, notebook: str | None = None) -> pd.DataFrame:
-    """Rows of all complete runs that measured methods, with the columns `notebook`, `run` and `profile`.
+    """Rows of all complete runs that measured methods, with the columns `notebook`, `run`, `profile`, `parameters`.
+
+    `parameters` (JSON) are those of the run that are no bookkeeping: what has the same can be compared.
 
     Read are a run's own rows of a benchmark (`branch`, `key`, `value`, …) and tables of `evaluate` with a column
     `method`. Models on the way of a run (column `step`) count only at their last step; a mixed model (notebook 07)
@@ -109,6 +112,8 @@ def rows_of_runs(runs: Path | str | Iterable[Record] | None = None, notebook: st
         if not {"key", "method"} <= set(scores.columns):
             continue
         about = {"notebook": record.notebook, "run": record.folder.name, "profile": record.config.get("profile")}
+        shared = {k: v for k, v in values.items() if k not in BOOKKEEPING and v is not None}
+        about["parameters"] = json.dumps(shared, sort_keys=True)
         if {"branch", "value"} <= set(scores.columns):
             found.append(checked(scores[scores["branch"].isin(BRANCHES)]).assign(**about))
         if "unlearned" not in scores:
@@ -126,7 +131,7 @@ def rows_of_runs(runs: Path | str | Iterable[Record] | None = None, notebook: st
                 case |= PICTURES
             case |= {"seed": values.get("seed"), "settings": "{}"}
             found.append(rows_of_scores(part, **case).assign(**about))
-    empty = pd.DataFrame(columns=[*COLUMNS, "notebook", "run", "profile"])
+    empty = pd.DataFrame(columns=[*COLUMNS, "notebook", "run", "profile", "parameters"])
     return pd.concat([rows for rows in found if len(rows)], ignore_index=True) if any(map(len, found)) else empty
 
 
