@@ -96,17 +96,27 @@ def forget_first(forget: Tensor, retain: Tensor) -> Tensor:
     return forget + retain - along * forget
 
 
+def _rounding(gradient: Tensor) -> float:
+    """The share of the other gradient's norm up to which one is rounding: a retain loss at its minimum, say."""
+    return 100 * torch.finfo(gradient.dtype).eps
+
+
 @_pure("ngdiff")
 def ngdiff(forget: Tensor, retain: Tensor) -> Tensor:
-    """g_r/‖g_r‖ + g_f/‖g_f‖: both directions count the same (g_f descends the forget loss, so it is a plus here)."""
-    return retain / retain.norm().clamp_min(1e-30) + forget / forget.norm().clamp_min(1e-30)
+    """g_r/‖g_r‖ + g_f/‖g_f‖: both directions count the same (g_f descends the forget loss, so it is a plus here).
+
+    A gradient that is rounding beside the other one has no direction and adds nothing.
+    """
+    lengths = torch.stack([retain.norm(), forget.norm()])
+    shares = torch.where(lengths > _rounding(retain) * lengths.max(), 1 / lengths, 0.0)
+    return shares[0] * retain + shares[1] * forget
 
 
 @_pure("munba")
 def munba(forget: Tensor, retain: Tensor) -> Tensor:
     """Nash bargaining in closed form: α_r g_r + α_f g_f with α ∘ (Gα) = 1 for the Gram matrix G of (g_r, g_f)."""
     g1, g2, g3 = (float(x) for x in (retain @ retain, retain @ forget, forget @ forget))
-    if min(g1, g3) <= 1e-30:
+    if min(g1, g3) <= _rounding(retain) ** 2 * max(g1, g3):  # one of them is rounding: nothing to bargain with
         return forget + retain
     if abs(g2) < 1e-6 * math.sqrt(g1 * g3):  # no conflict and no agreement: each its own length
         return retain / math.sqrt(g1) + forget / math.sqrt(g3)
