@@ -138,6 +138,7 @@ def test_console_runs_on_request_only(small_problem: Any, unlearned: Any) -> Non
     seen: list[str] = []
     view.observe(lambda change: seen.append(change["new"]), "value")
     controls["run"].click()
+    panel.worker.wait()
     heads = [source.count("scope='col'") for source in seen]
     assert heads == sorted(heads) and heads[0] == 2 and heads[-1] == 5  # one model after the other
     assert "option_accuracy" in controls["measure"].options
@@ -147,6 +148,7 @@ def test_console_runs_on_request_only(small_problem: Any, unlearned: Any) -> Non
     for wrong, said in (("a", "budget 'a' is not possible"), ("-1", "out of range")):
         controls["budget"].value = wrong
         controls["run"].click()
+        panel.worker.wait()
         assert said in Page(view.value).text
     figure = uk.attack_twin(small_problem, {"a": unlearned}, "noise", budget=[0, 0.05])
     assert len(figure.axes[0].lines) == 4 and figure.axes[0].get_xlabel().startswith("budget: noise")

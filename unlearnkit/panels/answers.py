@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
@@ -15,9 +14,10 @@ from unlearnkit.attacks.text.asking import ANSWER_TOKENS
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.metrics.measure import says
 from unlearnkit.panels import html
-from unlearnkit.panels.frame import LABEL, RecordPanel, given_models, side_by_side
+from unlearnkit.panels.frame import LABEL, RecordPanel, check_modality, first_models
 from unlearnkit.text import generate
-from unlearnkit.unlearning import check_problem
+
+OTHERWISE = "answers are given by language models; for images take pictures_panel."
 
 
 def answers_panel(problem: Any, unlearned: Any, *, seed: int = 0) -> AnswersPanel:
@@ -30,7 +30,7 @@ def answers_panel(problem: Any, unlearned: Any, *, seed: int = 0) -> AnswersPane
     Raises:
         UnlearnkitError: nothing to show, or a problem or model of images.
     """
-    _is_text(problem)
+    check_modality(problem, "text", OTHERWISE)
     return AnswersPanel(problem, unlearned, seed)
 
 
@@ -49,15 +49,14 @@ def answers_twin(
     """
     from IPython.display import HTML
 
-    _is_text(problem)
+    check_modality(problem, "text", OTHERWISE)
     record = problem.direct("forget")[0]
     if value is None and prompt not in (None, record.question):
         raise UnlearnkitError("a prompt of your own needs a value: the words that count as a leak ('' for none).")
-    name, model = next(iter(given_models(problem, unlearned).items()))
-    models = side_by_side(problem, model, seed)
+    models, titles = first_models(problem, unlearned, seed)
     value = record.value if value is None else value
     found = answer_table(problem, models, prompt or record.question, value, samples, temperature, seed)
-    return HTML(html.page(answers_html(found, value, html.titles_of(models, name))))
+    return HTML(html.page(answers_html(found, value, titles)))
 
 
 def answer_table(
@@ -93,10 +92,10 @@ def answers_html(table: pd.DataFrame, value: str, titles: Mapping[str, str]) -> 
     cards = {}
     for who, mine in table.groupby("who", sort=False):
         greedy, sampled = mine[mine["sample"] == 0].iloc[0], mine[mine["sample"] > 0]
-        lines = [f"<p><small>greedy</small><br>{_marked(greedy['answer'], value)}</p>"]
+        lines = [f"<p><small>greedy</small><br>{html.marked(greedy['answer'], value)}</p>"]
         if len(sampled):
             lines.append(f"<small>sampled: {_share(sampled['leaks'], value)}</small><ol>")
-            lines += [f"<li>{_marked(answer, value)}</li>" for answer in sampled["answer"]]
+            lines += [f"<li>{html.marked(answer, value)}</li>" for answer in sampled["answer"]]
             lines.append("</ol>")
         cards[str(who)] = "".join(lines)
     if value:
@@ -111,20 +110,6 @@ def _share(leaks: pd.Series, value: str) -> str:
         return f"{len(leaks)} answers"
     interval = binomtest(int(leaks.sum()), len(leaks)).proportion_ci(method="wilson")
     return f"{leaks.sum()} of {len(leaks)} leak [{interval.low:.0%}, {interval.high:.0%}]"
-
-
-def _marked(answer: str, value: str) -> str:
-    """An answer as HTML with every occurrence of the value, as `says` finds it, highlighted."""
-    if not answer:
-        return "<small>(nothing)</small>"
-    pieces = re.split(rf"(?<!\w)({re.escape(value)})(?!\w)", answer, flags=re.IGNORECASE) if value else [answer]
-    return "".join(f"<mark>{escape(p)}</mark>" if k % 2 else escape(p) for k, p in enumerate(pieces))
-
-
-def _is_text(problem: Any) -> None:
-    check_problem(problem)
-    if problem.modality != "text":
-        raise UnlearnkitError("answers are given by language models; for images take pictures_panel.")
 
 
 class AnswersPanel(RecordPanel):

@@ -12,8 +12,7 @@ from unlearnkit.attacks.text.inside import layers
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.panels import image_attribution as pictures
 from unlearnkit.panels import text_attribution as text
-from unlearnkit.panels.frame import LABEL, WIDE, ModelsPanel, Panel, RecordPanel, given_models, side_by_side
-from unlearnkit.panels.html import titles_of
+from unlearnkit.panels.frame import LABEL, WIDE, ModelsPanel, Panel, RecordPanel, first_models
 from unlearnkit.unlearning import check_problem
 
 
@@ -56,9 +55,7 @@ def attribution_twin(
         UnlearnkitError: a prompt of one's own without a target, or a token that isn't in the prompt.
     """
     check_problem(problem)
-    name, model = next(iter(given_models(problem, unlearned).items()))
-    models = side_by_side(problem, model, seed)
-    titles = titles_of(models, name)
+    models, titles = first_models(problem, unlearned, seed)
     if problem.modality == "image":
         found = pictures.attention_of(problem, models, prompt or problem.prompts_of("forget")[0][0], seed)
         return pictures.attention_figure(found, _place(problem, found.tokens, token), titles)

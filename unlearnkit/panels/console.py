@@ -1,4 +1,4 @@
-"""The attack console: pick an attack and its budget, press run, and watch the curves grow."""
+"""The attack console: pick an attack and its budget, press run, watch the curves grow, and stop it if you like."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from unlearnkit.attacks import ATTACKS
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.panels import html
-from unlearnkit.panels.frame import LABEL, WIDE, ModelsPanel, given_models, side_by_side
+from unlearnkit.panels.frame import LABEL, WIDE, ModelsPanel, first_models
 from unlearnkit.panels.text_attribution import MARKERS
+from unlearnkit.panels.worker import Stopped, Worker
 from unlearnkit.plots import COLORS
 from unlearnkit.robustness import COLUMNS, _points, _rows
 from unlearnkit.unlearning import check_problem
@@ -45,11 +46,10 @@ def attack_twin(
         measure: by default the attack's first.
     """
     check_problem(problem)
-    name, model = next(iter(given_models(problem, unlearned).items()))
-    models = side_by_side(problem, model, seed)
+    models, titles = first_models(problem, unlearned, seed)
     *_, curve = grow(problem, models, attack, budget, seed)
     measure = measure or curve["measure"].iloc[0]
-    return curve_figure(curve, measure, ATTACKS[problem.modality][attack].unit, html.titles_of(models, name))
+    return curve_figure(curve, measure, ATTACKS[problem.modality][attack].unit, titles)
 
 
 def grow(
@@ -108,11 +108,12 @@ def curve_html(curve: pd.DataFrame, measure: str, unit: str, titles: Mapping[str
 
 
 class AttackConsole(ModelsPanel):
-    """Controls: the attack, its budget, a button that runs it, and the measure shown."""
+    """Controls: the attack, its budget, buttons that run and stop it, and the measure shown."""
 
     def __init__(self, problem: Any, unlearned: Any, seed: int) -> None:
         super().__init__("Attacks: original, unlearned, oracle", problem, unlearned, seed)
-        self.known = ATTACKS[problem.modality]
+        self.known, self.worker = ATTACKS[problem.modality], Worker()
+        self.curve = pd.DataFrame(columns=COLUMNS)  # of the attack that runs, as far as it is
         options = [(kind.card.title, name) for name, kind in sorted(self.known.items())]
         attack = widgets.Dropdown(options=options, description="attack", style=LABEL)
         attack.observe(self._fill_in, "value")
@@ -120,16 +121,34 @@ class AttackConsole(ModelsPanel):
         self.control("budget", widgets.Text(description="budget", style=LABEL, layout=WIDE, continuous_update=False))
         self.control("measure", widgets.Dropdown(description="measure", style=LABEL))
         run = widgets.Button(description="run", icon="play", button_style="primary")
-        run.on_click(lambda _: self.fill("curve", lambda: self._shown(run=True)))
-        self.controls["run"] = run
-        chosen, attack, budget, measure, _ = self.controls.values()
-        self.box.children = (
-            self.head, widgets.HBox([chosen, attack, budget]), widgets.HBox([measure, run]), self.view("curve", 470)
-        )  # fmt: skip
+        stop = widgets.Button(description="stop", icon="stop", disabled=True)
+        run.on_click(self._start)
+        stop.on_click(lambda _: self.worker.stop())
+        self.controls |= {"run": run, "stop": stop}
+        chosen, attack, budget, measure, *_ = self.controls.values()
+        rows = [[chosen, attack, budget], [measure, run, stop]]
+        self.box.children = (self.head, *map(widgets.HBox, rows), self.view("curve", 470))
         self._fill_in(None)
 
     def update(self) -> None:
-        self.fill("curve", lambda: self._shown(run=False))
+        if not self.worker.busy:
+            self.fill("curve", self._shown)
+        elif len(self.curve):
+            self.fill("curve", lambda: self._drawn(self.curve))
+
+    def _start(self, _: Any) -> None:
+        self._free(False)
+        try:
+            self.worker.start(lambda: self.fill("curve", self._attacked), lambda: self._free(True))
+        except UnlearnkitError as error:
+            self._free(True)
+            self.views["curve"].value = html.page(html.sentence(error))
+
+    def _free(self, free: bool) -> None:
+        """While an attack runs it can be stopped and looked at, and nothing else."""
+        for name in ("unlearned", "attack", "budget", "run"):
+            self.controls[name].disabled = not free
+        self.controls["stop"].disabled = free
 
     def _fill_in(self, change: Any) -> None:
         kind = self.known[self.controls["attack"].value]
@@ -138,31 +157,46 @@ class AttackConsole(ModelsPanel):
         if change is not None:
             self.update()
 
-    def _shown(self, run: bool) -> str:
-        name, said = self.controls["attack"].value, self.controls["budget"].value
-        kind = self.known[name]
-        key = ("attack", self.name, name, said)
-        if not run and key not in self._kept:
-            card = kind.card
-            return (
-                f"<p><b>{escape(card.title)}</b> <small>{escape(card.source)}</small></p>"
-                f"<p>The attacker has: {escape(card.access)}. A success says: {escape(card.finds)}.</p>"
-                f"<p>Budget: {escape(kind.unit)}. Press <b>run</b>.</p>"
-            )
-        curve = self.once(key, kind.card.title, len(self.models()), lambda step: self._run(name, said, step))
-        return curve_html(curve, self._measure(curve), kind.unit, self.titles)
+    def _key(self) -> tuple[str, ...]:
+        return "attack", self.name, self.controls["attack"].value, self.controls["budget"].value
 
-    def _run(self, name: str, said: str, step: Any) -> pd.DataFrame:
+    def _shown(self) -> str:
+        if self._key() in self._kept:
+            return self._drawn(self._kept[self._key()])
+        kind = self.known[self.controls["attack"].value]
+        return (
+            f"<p><b>{escape(kind.card.title)}</b> <small>{escape(kind.card.source)}</small></p>"
+            f"<p>The attacker has: {escape(kind.card.access)}. A success says: {escape(kind.card.finds)}.</p>"
+            f"<p>Budget: {escape(kind.unit)}. Press <b>run</b>.</p>"
+        )
+
+    def _attacked(self) -> str:
+        """The whole curve; what there is of it, when it was stopped."""
+        self.curve, title = pd.DataFrame(columns=COLUMNS), self.known[self.controls["attack"].value].card.title
+        try:
+            return self._drawn(self.once(self._key(), title, 1, self._run))
+        except Stopped:
+            said = "The attack was stopped; what is shown was measured before. Run begins it anew."
+            return html.sentence(said) + (self._drawn(self.curve) if len(self.curve) else "")
+
+    def _run(self, step: Any) -> pd.DataFrame:
+        name, said = self.controls["attack"].value, self.controls["budget"].value
         try:
             budget = [float(b) for b in said.split(",")] if said.strip() else None
         except ValueError as error:
             raise UnlearnkitError(f"budget '{said}' is not possible; give numbers with commas between them.") from error
-        kind, models, curve = self.known[name], self.models(), pd.DataFrame(columns=COLUMNS)
-        self.bar.max = len(models) * len(budget or kind.budgets or "1")
+        models = self.models()
+        self.bar.max = len(models) * len(budget or self.known[name].budgets or "1")
+        self.worker.check()
         for curve in grow(self.problem, models, name, budget, self.seed):
+            self.curve = curve
             step()
-            self.views["curve"].value = html.page(curve_html(curve, self._measure(curve), kind.unit, self.titles))
-        return curve
+            self.views["curve"].value = html.page(self._drawn(self.curve))
+            self.worker.check()
+        return self.curve
+
+    def _drawn(self, curve: pd.DataFrame) -> str:
+        return curve_html(curve, self._measure(curve), self.known[self.controls["attack"].value].unit, self.titles)
 
     def _measure(self, curve: pd.DataFrame) -> str:
         """The measure to show; the list offers those that the attack has."""

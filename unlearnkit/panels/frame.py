@@ -11,7 +11,8 @@ import ipywidgets as widgets
 from unlearnkit.attribution.base import random_change
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.panels.html import page, sentence, titles_of
-from unlearnkit.unlearning import model_of
+from unlearnkit.panels.worker import alone, cells_take_turns
+from unlearnkit.unlearning import check_problem, model_of
 
 WIDE = widgets.Layout(width="100%")
 LABEL = {"description_width": "92px"}
@@ -30,6 +31,7 @@ class Panel:
     """
 
     def __init__(self, title: str) -> None:
+        cells_take_turns()
         self.controls: dict[str, Any] = {}
         self.views: dict[str, widgets.HTML] = {}
         self._kept: dict[Hashable, Any] = {}
@@ -89,7 +91,8 @@ class Panel:
                 self.bar.value += 1
 
             try:
-                self._kept[key] = make(step)
+                with alone():
+                    self._kept[key] = make(step)
             finally:
                 self.progress.layout.visibility = "hidden"
             while len(self._kept) > KEPT:
@@ -179,6 +182,20 @@ class RecordPanel(ModelsPanel):
             for name, text in zip(self.fields, self._texts_of(self.records[change["new"]]), strict=True):
                 self.controls[name].value = text
         self.update()
+
+
+def first_models(problem: Any, unlearned: Any, seed: int) -> tuple[dict[str, Any], dict[str, str]]:
+    """What a twin shows: the models of the columns for the first unlearned one, and their titles."""
+    name, model = next(iter(given_models(problem, unlearned).items()))
+    models = side_by_side(problem, model, seed)
+    return models, titles_of(models, name)
+
+
+def check_modality(problem: Any, modality: str, otherwise: str) -> None:
+    """Raise UnlearnkitError unless this is a problem, and one of this modality."""
+    check_problem(problem)
+    if problem.modality != modality:
+        raise UnlearnkitError(otherwise)
 
 
 def given_models(problem: Any, unlearned: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -112,6 +113,14 @@ def cell(text: object, style: str = "", title: str = "", words: bool = False) ->
 def piece(token: str) -> str:
     """A token as a table shows it: a space in front, which tells a new word from the rest of one, can be seen."""
     return "␣" + token[1:] if token.startswith(" ") else token
+
+
+def marked(answer: str, value: str) -> str:
+    """An answer as HTML with every occurrence of the value, as `says` finds it, highlighted."""
+    if not answer:
+        return "<small>(nothing)</small>"
+    pieces = re.split(rf"(?<!\w)({re.escape(value)})(?!\w)", answer, flags=re.IGNORECASE) if value else [answer]
+    return "".join(f"<mark>{escape(p)}</mark>" if k % 2 else escape(p) for k, p in enumerate(pieces))
 
 
 def number(value: float, sign: bool = True) -> str:

@@ -16,11 +16,11 @@ from unlearnkit.errors import UnlearnkitError
 from unlearnkit.metrics.measure_image import judge_trouble
 from unlearnkit.models.diffusion import sample
 from unlearnkit.panels import html
-from unlearnkit.panels.frame import LABEL, WIDE, ModelsPanel, given_models, side_by_side
+from unlearnkit.panels.frame import LABEL, WIDE, ModelsPanel, check_modality, first_models
 from unlearnkit.plots import image_grid
-from unlearnkit.unlearning import check_problem
 
 MOST = 6  # prompts of a grid
+OTHERWISE = "pictures are drawn by diffusion models; for text take answers_panel."
 
 
 def pictures_panel(problem: Any, unlearned: Any, *, seed: int = 0) -> PicturesPanel:
@@ -33,7 +33,7 @@ def pictures_panel(problem: Any, unlearned: Any, *, seed: int = 0) -> PicturesPa
     Raises:
         UnlearnkitError: nothing to show, or a problem or model of text.
     """
-    _is_image(problem)
+    check_modality(problem, "image", OTHERWISE)
     return PicturesPanel(problem, unlearned, seed)
 
 
@@ -46,11 +46,9 @@ def pictures_twin(
         prompts: by default one that asks for the concept and one that doesn't.
         count: pictures a prompt.
     """
-    _is_image(problem)
-    name, model = next(iter(given_models(problem, unlearned).items()))
-    models = side_by_side(problem, model, seed)
+    check_modality(problem, "image", OTHERWISE)
+    models, titles = first_models(problem, unlearned, seed)
     grid = draw_grid(problem, models, prompts or _first(problem), range(seed, seed + count))
-    titles = html.titles_of(models, name)
     return image_grid({titles[w]: p for w, p in grid.pictures.items()}, grid.prompts)
 
 
@@ -128,12 +126,6 @@ def _read(shown: np.ndarray | None, row: int, column: int, concept: str) -> str:
 
 def _first(problem: Any) -> list[str]:
     return [problem.asked["forget"][0], *problem.asked["retain"][:1]]
-
-
-def _is_image(problem: Any) -> None:
-    check_problem(problem)
-    if problem.modality != "image":
-        raise UnlearnkitError("pictures are drawn by diffusion models; for text take answers_panel.")
 
 
 class PicturesPanel(ModelsPanel):
