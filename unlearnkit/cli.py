@@ -32,22 +32,22 @@ def run(
         list[str] | None,
         typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Set a parameter; may be repeated."),
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Notebooks side by side; with --all one a GPU or core, at most 4.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Execute even what is complete.")] = False,
     runs: Runs = Path("runs"),
 ) -> None:
     """Execute notebooks into run folders; what is complete already is found again."""
-    from unlearnkit.runs.execute import run_notebook
-    from unlearnkit.runs.plan import find_notebook, plan, series
+    from unlearnkit.runs.parallel import run_notebooks, usual_workers
+    from unlearnkit.runs.plan import find_notebook, series
 
     if bool(notebooks) == all_:
         raise UnlearnkitError("name the notebooks to run, or pass --all.")
     paths = series() if all_ else [find_notebook(name) for name in notebooks or []]
-    given = _given(parameter or [], profile)
-    for path in paths:  # all are checked before the first one works
-        plan(path, given)
+    workers = workers if workers is not None else usual_workers() if all_ else 1
     failed = False
-    for path in paths:
-        outcome = run_notebook(path, given, runs, force, say=typer.echo)
+    for path, outcome in run_notebooks(paths, _given(parameter or [], profile), runs, force, workers, typer.echo):
         state = "found" if outcome.found else outcome.state
         shown = Path(os.path.relpath(outcome.folder))
         typer.echo(f"{path.stem:<28} {outcome.folder.name}  {state:<8} {outcome.seconds:7.1f} s  {shown}")
@@ -156,8 +156,19 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="For programs.")
 def report(
     runs: Runs = Path("runs"),
     out: Annotated[Path | None, typer.Option("--out", help="By default report.html among the runs.")] = None,
+    check: Annotated[
+        Path | None, typer.Option("--check", metavar="FILE", help="Check a results.json instead. Exit 1: a fault.")
+    ] = None,
 ) -> None:
-    """Print the verdicts of the claims, and write one self-contained HTML page of all finished runs."""
+    """Print the verdicts of the claims; write a page of all finished runs, its leaderboards, and their numbers."""
+    if check is not None:
+        from unlearnkit.benchmark.submission import check_results
+
+        found, faults = check_results(check, runs)
+        typer.echo("\n".join(faults) if faults or found is None else f"in order: {found.about()}")
+        if faults:
+            raise typer.Exit(1)
+        return
     from unlearnkit.claims import in_words, verdicts
     from unlearnkit.runs.report import write_report
 

@@ -177,7 +177,7 @@ def _ranked(board: pd.DataFrame) -> None:
 def compact(board: pd.DataFrame, columns: Sequence[str] = ("gap", "utility", "recovered", "seconds")) -> pd.DataFrame:
     """A board as text for reading: `value [low, high]`, a dash for what is missing, and what fails the bar marked."""
     out = pd.DataFrame(index=board.index)
-    out["place"] = [_place(row) for _, row in board.iterrows()]
+    out["place"] = [place(row) for _, row in board.iterrows()]
     for column in columns:
         if column not in board:
             raise unknown("column", column, list(board.columns))
@@ -187,7 +187,7 @@ def compact(board: pd.DataFrame, columns: Sequence[str] = ("gap", "utility", "re
     return out
 
 
-def _place(row: pd.Series) -> str:
+def place(row: pd.Series) -> str:
     if row.name == ORACLE:
         return "target"
     if row["usable"] is False:

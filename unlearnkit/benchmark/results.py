@@ -104,6 +104,11 @@ class Results(_Entry):
     rows_digest: Digest
     claims: list[ClaimEntry]
 
+    def about(self) -> str:
+        """What is in it, in a phrase."""
+        methods = len({(row.branch, row.method) for row in self.rows})
+        return f"{len(self.runs)} runs, {len(self.rows)} rows of {methods} methods, {len(self.claims)} claims"
+
 
 def results_of(records: Sequence[Record], verdicts: Sequence[Verdict] = (), made: str = "") -> dict[str, Any]:
     """The results of complete runs as plain JSON values.

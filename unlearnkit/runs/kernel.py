@@ -38,7 +38,8 @@ def own_kernel(environment: Mapping[str, str]) -> Iterator[tuple[type, dict[str,
             async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:  # type: ignore[override]
                 if pid := getattr(self.provisioner, "pid", None):
                     measured.update(_peak(pid))
-                await self._async_shutdown_kernel(now=now, restart=restart)
+                # every cell has ended and its outputs are here: asking it to leave would only cost time
+                await self._async_shutdown_kernel(now=True, restart=restart)
 
         yield ThisPython, measured
 

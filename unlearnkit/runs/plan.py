@@ -26,12 +26,16 @@ COVERED = ("runs/config.py", "runs/files.py", "runs/parameters.py", "runs/record
 
 @dataclass(frozen=True)
 class Plan:
-    """A run to be: ``parameters`` are the given ones, which papermill injects."""
+    """A run to be: ``parameters`` are the given ones, which papermill injects.
+
+    ``reads_others``: the notebook's metadata say ``{"unlearnkit": {"after": "all"}}``: it shows what others found.
+    """
 
     path: Path
     config: Config
     parameters: Mapping[str, Scalar]
     digest: str
+    reads_others: bool = False
 
 
 def series() -> list[Path]:
@@ -83,7 +87,9 @@ def plan(path: Path, given: Mapping[str, Scalar] | None = None) -> Plan:
     values = {name: default for name, (_, default) in found.items()} | given
     config = resolve(types, values, path.stem, notebooks_dir())
     given = {name: given[name] if given[name] is None else config.values[name] for name in given}
-    return Plan(path.absolute(), config, given, digest_of(notebook, config, path.absolute().parent))
+    own = notebook.get("metadata", {}).get("unlearnkit")
+    after = isinstance(own, dict) and own.get("after") == "all"
+    return Plan(path.absolute(), config, given, digest_of(notebook, config, path.absolute().parent), after)
 
 
 def read_notebook(path: Path) -> dict[str, Any]:

@@ -1,62 +1,103 @@
-"""One self-contained page of all finished runs: verdicts of the claims, index, figures, tables, tracebacks.
+"""The report: one self-contained page of all finished runs, and its numbers as CSV and JSON beside it.
 
-Strangers' text stays text."""
+On the page: leaderboards, verdicts of the claims, method cards, figures, tables, tracebacks. Strangers' text stays
+text; the one script is ours, named by its hash in the page's policy, and only sorts tables."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unlearnkit.claims import Verdict, verdicts
+from unlearnkit.claims import Verdict, as_table, verdicts
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.runs.files import now, write
 from unlearnkit.runs.record import Record, read_runs
+from unlearnkit.runs.report_parts import cell, shown_board, shown_cards
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from unlearnkit.benchmark.boards import Board
+
 ROWS = 500  # of a table; the rest is in its file
-TEMPLATE = Path(__file__).with_name("report.html")
+TEMPLATE, SCRIPT = (Path(__file__).with_name(f"report.{kind}") for kind in ("html", "js"))
+BOARDS = 12  # on the page, those with most methods first; all are in leaderboard.csv
 
 
 def write_report(runs: Path | str, out: Path) -> Path:
-    """Write the page of all finished runs of a folder.
+    """Write the page of all finished runs; beside it ``leaderboard.csv``, ``ledger.csv`` and ``results.json``.
 
     Raises:
         UnlearnkitError: there are none, one can't be read, or `out` can't be written to.
     """
-    page = render(runs)
+    from unlearnkit.benchmark import boards, results
+
+    found, judged, made = _found(runs), verdicts(runs), now()
+    complete = [record for record in found if record.status["state"] == "complete"]
+    whole = _boards(complete)
+    page = _page(found, judged, whole, made)
     if out.is_dir():
         raise UnlearnkitError(f"{out} is a folder; give --out a file such as {out / 'report.html'}.")
-    write(out.absolute(), page.encode())
+    out = out.absolute()
+    handed_in = json.dumps(results.results_of(complete, judged, made), indent=0, allow_nan=False)
+    write(out.with_name("leaderboard.csv"), boards.as_table(whole).to_csv(index=False).encode())
+    write(out.with_name("ledger.csv"), as_table(judged).to_csv(index=False).encode())
+    write(out.with_name("results.json"), handed_in.encode() + b"\n")
+    write(out, page.encode())
     return out
 
 
 def render(runs: Path | str) -> str:
-    """The page as HTML: no script, nothing from outside, every text escaped.
+    """The page as HTML: nothing from outside, no script but ours, every text escaped.
 
     Raises:
         UnlearnkitError: there is no finished run, or one can't be read.
     """
-    from jinja2 import Environment
+    found = _found(runs)
+    complete = [record for record in found if record.status["state"] == "complete"]
+    return _page(found, verdicts(runs), _boards(complete), now())
 
+
+def _found(runs: Path | str) -> list[Record]:
     found = [record for state in ("complete", "failed") for record in read_runs(runs, state=state)]
     if not found:
         raise UnlearnkitError(f"there is no finished run in {runs}; make some with `unlearnkit run --all`.")
-    found.sort(key=lambda record: (record.notebook, str(record.status.get("started"))))
+    return sorted(found, key=lambda record: (record.notebook, str(record.status.get("started"))))
+
+
+def _boards(complete: Sequence[Record]) -> list[Board]:
+    from unlearnkit.benchmark import boards, rows_of_runs
+
+    return [*boards.boards_of_runs(rows_of_runs(complete)), *boards.shipped_boards()]
+
+
+def _page(found: Sequence[Record], judged: Sequence[Verdict], boards: Sequence[Board], made: str) -> str:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
     states = [record.status["state"] for record in found]
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(TEMPLATE.read_text("utf-8"))
     shown = [_shown(record, number) for number, record in enumerate(found, 1)]
+    ids = {run["digest"]: run["id"] for run in shown}
+    cards = shown_cards(boards, judged)
+    script = SCRIPT.read_text("utf-8")
     return page.render(
-        verdicts=_judged(verdicts(runs), {run["digest"]: run["id"] for run in shown}),
+        script=Markup(script),  # the one text that is not escaped: a file of the package
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        boards=[shown_board(board, {card["name"]: card["id"] for card in cards if card["kind"] == board.branch}, ids)
+                for board in boards[:BOARDS]],
+        cards=cards,
+        verdicts=_judged(judged, ids),
         runs=shown,
         complete=states.count("complete"),
         failed=states.count("failed"),
-        made=now()[:16].replace("T", " "),
-    )
+        made=made[:16].replace("T", " "),
+    )  # fmt: skip
 
 
 def _judged(found: Sequence[Verdict], ids: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -65,11 +106,11 @@ def _judged(found: Sequence[Verdict], ids: Mapping[str, str]) -> list[dict[str, 
         {
             "claim": v.claim,
             "verdict": v.verdict,
-            "effect": _cell(v.effect) if v.runs else "–",
-            "interval": f"{_cell(v.low)} to {_cell(v.high)}" if v.runs else "–",
-            "margin": _cell(v.claim.effect.margin),
-            "n": _cell(v.n or None),
-            "seeds": _cell(v.seeds or None),
+            "effect": cell(v.effect) if v.runs else "–",
+            "interval": f"{cell(v.low)} to {cell(v.high)}" if v.runs else "–",
+            "margin": cell(v.claim.effect.margin),
+            "n": cell(v.n or None),
+            "seeds": cell(v.seeds or None),
             "runs": [(run, ids.get(run)) for run in v.runs],
             "why": v.why,
         }
@@ -93,7 +134,7 @@ def _shown(record: Record, number: int) -> dict[str, Any]:
         "notebook": record.notebook,
         "digest": digest,
         "state": status["state"],
-        "facts": {name: _cell(value) for name, value in facts.items()},
+        "facts": {name: cell(value) for name, value in facts.items()},
         "traceback": status.get("traceback"),
         "figures": list(_figures(record)),
         "table": _table(record.scores),
@@ -124,12 +165,5 @@ def _table(frame: pd.DataFrame) -> dict[str, Any] | None:
     filled = frame.dropna(axis="columns", how="all")
     head = filled.head(ROWS)
     numeric = [kind.kind in "iuf" for kind in filled.dtypes]
-    rows = [[_cell(value) for value in row] for row in head.itertuples(index=False, name=None)]
+    rows = [[cell(value) for value in row] for row in head.itertuples(index=False, name=None)]
     return {"columns": list(map(str, filled.columns)), "numeric": numeric, "rows": rows, "of": len(frame)}
-
-
-def _cell(value: Any) -> str:
-    """Four significant digits for a number that isn't whole, a dash for what is missing."""
-    if value is None or value != value:
-        return "–"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
