@@ -85,7 +85,7 @@ def _configuration(name: str, revision: str | None) -> dict[str, Any]:
         raise OSError(f"{which} has neither config.json nor adapter_config.json")
 
     path = Path(name) / "adapter_config.json"
-    found = str(path) if path.is_file() else _hub(fetch, "model", name, revision)
+    found = str(path) if path.is_file() else reach(fetch, "model", name, revision)
     return json.loads(Path(found).read_text(encoding="utf-8")) if found.endswith("adapter_config.json") else {}
 
 
@@ -99,7 +99,7 @@ def load_tokenizer(name: str | Path, revision: str | None = None) -> Any:
         if base is None:
             raise UnlearnkitError(f"{name} has no tokenizer; save it there with tokenizer.save_pretrained('{name}').")
         return load_tokenizer(base)
-    return _hub(AutoTokenizer.from_pretrained, "tokenizer", str(name), revision, trust_remote_code=False)
+    return reach(AutoTokenizer.from_pretrained, "tokenizer", str(name), revision, trust_remote_code=False)
 
 
 def load_model(
@@ -126,7 +126,7 @@ def load_model(
         from peft import PeftModel
 
         base = load_model(adapter["base_model_name_or_path"], device=place, dtype=dtype)
-        tuned = _hub(lambda which, **at: PeftModel.from_pretrained(base, which, **at), "adapter", str(name), revision)
+        tuned = reach(lambda which, **at: PeftModel.from_pretrained(base, which, **at), "adapter", str(name), revision)
         merged = tuned.merge_and_unload()
         merged.name_or_path = str(name)  # a LoRA trained on top belongs to the merged model, not to its base
         return merged.eval()
@@ -134,7 +134,7 @@ def load_model(
     large = place.type == "cuda" and not _tiny(path)
     dtype = dtype or (("auto" if saved_here else torch.bfloat16) if large else torch.float32)
     with quiet() if saved_here or _tiny(path) else nullcontext():
-        model, report = _hub(
+        model, report = reach(
             AutoModelForCausalLM.from_pretrained,
             "model",
             str(name),
@@ -186,7 +186,7 @@ def quiet() -> Iterator[None]:
                 log.enable_progress_bar()
 
 
-def _hub(call: Any, what: str, name: str, revision: str | None, **kwargs: Any) -> Any:
+def reach(call: Any, what: str, name: str, revision: str | None, **kwargs: Any) -> Any:
     """Call a from_pretrained and turn its many failures into one sentence."""
     try:
         return call(name, revision=revision, **kwargs)
@@ -232,7 +232,7 @@ def load_pipeline(
         dtype = torch.bfloat16 if place.type == "cuda" and not _tiny(Path(name)) else torch.float32
     with quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch_dtype: older diffusers know no other name for it
-        pipe = _hub(
+        pipe = reach(
             DiffusionPipeline.from_pretrained,
             "pipeline",
             str(name),
@@ -262,7 +262,19 @@ def check_pipeline(name: str | Path, revision: str | None = None) -> dict[str, A
     """The model_index.json of a pipeline, without loading it: its folder is whole, or its index is within reach.
 
     Raises:
-        UnlearnkitError: no such folder or hub id, no index, code of its own, or a part with pickle weights only.
+        UnlearnkitError: what `pipeline_index` raises; a part with pickle weights only, or without weights.
+    """
+    index = pipeline_index(name, revision)
+    if Path(name).is_dir():
+        _check_parts(Path(name))
+    return index
+
+
+def pipeline_index(name: str | Path, revision: str | None = None) -> dict[str, Any]:
+    """The model_index.json of a pipeline: part → [library, class].
+
+    Raises:
+        UnlearnkitError: no such folder or hub id, no index, or code of its own.
     """
     path = Path(name)
     if path.is_dir():
@@ -277,7 +289,7 @@ def check_pipeline(name: str | Path, revision: str | None = None) -> dict[str, A
         def fetch(which: str, revision: str | None) -> str:
             return hf_hub_download(which, "model_index.json", revision=revision)
 
-        file = Path(_hub(fetch, "pipeline", str(name), revision))
+        file = Path(reach(fetch, "pipeline", str(name), revision))
     try:
         index = json.loads(file.read_text(encoding="utf-8"))
         foreign = not isinstance(index["_class_name"], str)
@@ -287,8 +299,6 @@ def check_pipeline(name: str | Path, revision: str | None = None) -> dict[str, A
         ) from error
     if foreign:
         raise UnlearnkitError(f"{name} brings code of its own, which is never run here; give a pipeline of diffusers.")
-    if path.is_dir():
-        _check_parts(path)
     return index
 
 

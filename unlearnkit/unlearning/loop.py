@@ -79,7 +79,7 @@ def unlearn(
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model, parameters = _choose_parameters(model, chosen, loop)
+        model, parameters = choose_parameters(model, chosen, loop)
         reset_peak_memory(problem.device)
         begin = time.perf_counter()
         model.eval()
@@ -164,7 +164,7 @@ def _changed(original: nn.Module | None, model: nn.Module) -> dict[str, float]:
     return {"parameters_touched": sum(p.numel() for n, p in after.items() if not torch.equal(p, before[n]))}
 
 
-def _choose_parameters(model: nn.Module, method: Method, loop: Loop) -> tuple[nn.Module, dict[str, Tensor]]:
+def choose_parameters(model: nn.Module, method: Method, loop: Loop) -> tuple[nn.Module, dict[str, Tensor]]:
     """Freeze what is not trained; with LoRA, everything but the adapter."""
     names = method.trainable(model)
     if loop.lora:
