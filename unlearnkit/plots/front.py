@@ -73,7 +73,7 @@ def plot_choice(
     ax.grid(color="0.92")
     ax.set_axisbelow(True)
     _scene(ax, goal, share)
-    ax.text(limits[0][1], share, f"utility {share:.0%} ", ha="right", va="bottom", fontsize=8, color="0.35")
+    ax.text(limits[0][0], share, f" utility {share:.0%}", va="bottom", fontsize=8, color="0.35")
     if goal is None:
         ax.axvline(1, color=COLORS["oracle"], lw=1.2, ls=":", label="as retrained")
     ahead = known[(known[AXES] > list(reference)).all(axis=1)]
@@ -86,14 +86,16 @@ def plot_choice(
     for name, part in known.groupby("name", sort=False):
         _points(ax, part, limits, colors[name], str(name))
     if contour is not None and len(contour):
-        ax.plot(*contour.T, color="0.3", lw=1, ls="-.", zorder=2, label="as preferred")
+        ax.plot(*contour.T, color="0.3", lw=1, ls="-.", zorder=2, label="equally preferred")
     if mixed is not None and len(mixed):
         ax.plot(*_inside(mixed, limits).T, "-D", ms=6, lw=1.3, color=COLORS["unlearned"], mec="white", zorder=5,
                 label="mixtures")  # fmt: skip
     for what, at in (marked or {}).items():
         (x, y) = _inside(np.array([at], float), limits)[0]
         ax.plot(x, y, **{"mfc": "none", "ls": "none", "zorder": 6, **MARKS[what]}, label=what)
-    ax.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(1.02, 1.0), labelspacing=0.75)
+    legend = ax.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(1.02, 1.0), labelspacing=0.75)
+    for handle in legend.legend_handles:
+        handle.set_markersize(min(handle.get_markersize(), 10))
     return fig
 
 
@@ -124,8 +126,7 @@ def contour_of(weight: float, level: float, rule: str, ideal: Sequence[float], l
             return np.array([[level, bottom], [level, top]])
         x = np.array([left, right])
         return np.column_stack([x, (level - weight * x) / (1 - weight)])
-    corner = (
-        ideal[0] + level / weight if weight else left,
-        ideal[1] + level / (1 - weight) if weight < 1 else bottom,
-    )
-    return np.array([[corner[0], top], corner, [right, corner[1]]])
+    x = ideal[0] + level / weight if weight else left
+    y = ideal[1] + level / (1 - weight) if weight < 1 else bottom
+    corners = [[x, top], [x, y], [right, y]]
+    return np.array(corners[int(weight == 0) : 3 - int(weight == 1)])
