@@ -9,6 +9,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,8 @@ def _start_page(made: Mapping[str, Any], chosen: Sequence[Path], audience: str) 
         "Install unlearnkit, then `jupyter lab` here. `UNLEARNKIT_NOTEBOOKS=. unlearnkit run --all` runs all.\n"
     )
     for path in chosen:
-        text = source_of(made[path.name]["cells"][0])
+        before = takewhile(lambda cell: cell["cell_type"] == "markdown", made[path.name]["cells"])
+        text = "\n\n".join(source_of(cell) for cell in before)
         exercises = exercises_of(read_notebook(path))
         title = text.partition("\n")[0].removeprefix("# ").strip() or path.stem
         minutes = sum(exercise.minutes for exercise in exercises)

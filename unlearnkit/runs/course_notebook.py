@@ -45,7 +45,8 @@ def variant(path: Path, audience: str, copied: Sequence[str]) -> dict[str, Any]:
         if audience == "instructors" and number and number[1] in solutions:
             cells += _after(number[1], found.get(number[1]), solutions[number[1]])
     if audience == "instructors":
-        cells.insert(1, _markdown("notes-head", _head(notebook, list(found.values()))))
+        first = next((i for i, cell in enumerate(cells) if cell["cell_type"] == "code"), len(cells))
+        cells.insert(first, _markdown("notes-head", _head(notebook, list(found.values()))))
         notebook["metadata"].pop("unlearnkit", None)  # the stamp is that of other cells
     else:
         _without(cells, list(solutions.values()), path.name)
@@ -59,12 +60,14 @@ def _after(number: str, exercise: Exercise | None, solution: str) -> list[Cell]:
     note = f"**Instructor's note on {number}.** {minutes}What the check looks for, and says (… is a value):\n{hints}"
     call = f'uk.check("{number}", solution_{number.replace(".", "_")});'
     cell: Cell = {"cell_type": "code", "id": f"solution-{number.replace('.', '-')}", "execution_count": None}
-    cell |= {"metadata": {"tags": ["solution"]}, "outputs": [], "source": f"{solution}\n\n\n{call}"}
+    about = {"tags": ["solution"], "slideshow": {"slide_type": "skip"}}
+    cell |= {"metadata": about, "outputs": [], "source": f"{solution}\n\n\n{call}"}
     return [_markdown(f"notes-{number.replace('.', '-')}", note), cell]
 
 
 def _markdown(name: str, text: str) -> Cell:
-    return {"cell_type": "markdown", "id": name, "metadata": {"tags": ["notes"]}, "source": text}
+    about = {"tags": ["notes"], "slideshow": {"slide_type": "notes"}}
+    return {"cell_type": "markdown", "id": name, "metadata": about, "source": text}
 
 
 def _head(notebook: Mapping[str, Any], exercises: Sequence[Exercise]) -> str:
