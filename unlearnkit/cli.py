@@ -142,11 +142,30 @@ def _given(pairs: list[str], profile: str | None) -> dict[str, bool | int | floa
 
 
 @app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """What this machine has, what the notebooks need, whether it fits. Exit 1: something is broken."""
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    runs: Runs = Path("runs"),
+    model: Annotated[
+        str | None, typer.Option("--model", help="Folder or hub id: the memory that unlearning it will take.")
+    ] = None,
+    method: Annotated[str | None, typer.Option("--method", help="Of that model; default npo, or esd.")] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Of that method: batch_size, lora, tokens, gpu …"),
+    ] = None,
+) -> None:
+    """What this machine has, what notebooks need and took, whether it fits. Exit 1: something is broken."""
     from unlearnkit.runs.doctor import diagnose, shown
 
-    found = diagnose()
+    if model:
+        import yaml
+
+        from unlearnkit.estimate import estimate
+
+        settings = {name: yaml.safe_load(str(value)) for name, value in _given(parameter or [], None).items()}
+        typer.echo(f"{model}: {estimate(model, method, **settings)}")
+        return
+    found = diagnose(runs)
     typer.echo(json.dumps(found, indent=2) if as_json else shown(found))
     if not found["ok"]:
         raise typer.Exit(1)
@@ -266,6 +285,14 @@ def bench_lds() -> None:
 def bench_recall() -> None:
     """Which records that a request left out each data attribution finds, over many requests."""
     import_module("unlearnkit.attribution.recall").main()
+
+
+@bench.command("metrics")
+def bench_metrics(
+    branch: Annotated[list[str] | None, typer.Option("--branch", help="text or image; by default both.")] = None,
+) -> None:
+    """Faithfulness and robustness of every metric, on a pool of models of known truth; resumable."""
+    import_module("unlearnkit.bench.metrics").main(branch or ["text", "image"])
 
 
 @bench.command("sweep")

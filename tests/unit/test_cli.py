@@ -16,7 +16,7 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 def test_run_records_and_a_failed_notebook_exits_1(cli: Cli, tiny: Callable[..., Path], tmp_path: Path) -> None:
     tiny("1")
     tiny("1/0", name="02_bad")
-    done = cli("run", "--all", "--profile", "smoke", "-p", "seed", "2", "--runs", "runs")
+    done = cli("run", "--all", "--profile", "smoke", "-p", "seed", "2", "--runs", "runs", "--workers", "1")
     assert done.returncode == 1
     first, second = done.stdout.splitlines()
     assert "01_tiny" in first and "complete" in first and "02_bad" in second and "failed" in second
@@ -27,6 +27,33 @@ def test_run_records_and_a_failed_notebook_exits_1(cli: Cli, tiny: Callable[...,
     assert "found" in cli("run", "01_tiny", "--profile", "smoke", "-p", "seed", "2").stdout
     assert cli("report", "--runs", "runs", "--out", "all.html").returncode == 0
     assert "ZeroDivisionError" in (tmp_path / "all.html").read_text()
+
+
+def test_notebooks_side_by_side(cli: Cli, tiny: Callable[..., Path], tmp_path: Path) -> None:
+    """Two wait for each other, so they run at once; one that shows what others found comes after them; one fails."""
+    meet = """import pathlib, time
+here = pathlib.Path({folder!r})
+(here / {mine!r}).touch()
+deadline = time.monotonic() + 60
+while not (here / {other!r}).exists():
+    assert time.monotonic() < deadline
+    time.sleep(0.1)"""
+    last = tiny(f"import pathlib\nassert len(list(pathlib.Path({str(tmp_path)!r}).glob('[ab]'))) == 2", name="09_last")
+    last.write_text(json.dumps(json.loads(last.read_text()) | {"metadata": {"unlearnkit": {"after": "all"}}}))
+    for name, mine, other in (("01_tiny", "a", "b"), ("02_too", "b", "a")):
+        tiny(meet.format(folder=str(tmp_path), mine=mine, other=other), name=name)
+    tiny("1/0", name="03_bad")
+    done = cli("run", "--all", "--profile", "smoke", "--workers", "2")
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+    first, *lines = done.stdout.splitlines()
+    assert first == "3 notebooks, 2 side by side"
+    assert {line.split()[0]: line.split()[2] for line in lines} == {
+        "01_tiny": "complete", "02_too": "complete", "03_bad": "failed", "09_last": "complete",
+    }  # fmt: skip
+    assert lines[-1].startswith("09_last")
+    again = cli("run", "--all", "--profile", "smoke", "--workers", "2")
+    assert again.stdout.count(" found ") == 3 and "side by side" not in again.stdout
+    assert "workers = 0 is not possible" in cli("run", "--all", "--workers", "0").stderr
 
 
 def test_bad_data_in_a_notebook_is_one_line(cli: Cli, tiny: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What this machine has, what the notebooks need, and whether it fits. Light until `diagnose` asks torch."""
+"""What this machine has, what the notebooks need and took, and whether it fits. Light until `diagnose` asks torch."""
 
 from __future__ import annotations
 
@@ -14,18 +14,27 @@ import psutil
 
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.paths import data_dir, notebooks_dir
-from unlearnkit.runs.config import needs_of, profiles, read_profile
+from unlearnkit.runs.config import needs_of, profiles, read_profile, resolve
+from unlearnkit.runs.parameters import declared
+from unlearnkit.runs.plan import parameters_cell, read_notebook, source_of
+from unlearnkit.runs.record import Record, read_runs
 
 GB = 1e9
+UNITS = {"seconds": "s", "memory_gb": "GB of memory", "disk_gb": "GB of disk"}
 
 
-def diagnose() -> dict[str, Any]:
+def diagnose(runs: Path | str | None = None) -> dict[str, Any]:
     """Everything the doctor knows, ready for JSON.
+
+    Args:
+        runs: folder of run records, as `read_runs` takes it; what they measured stands beside what is stated.
 
     Returns:
         ``ok`` and ``problems`` (what is broken); ``python``, ``packages`` (name, wanted, found, ok), ``device``,
         ``cpus``, ``memory_gb`` and ``disk_gb`` (free), ``offline``, and ``notebooks``: what each needs in each
-        profile, whether it ``fits``, and ``why`` not. What doesn't fit is not a problem: another profile may.
+        profile, whether it ``fits``, and ``why`` not, and what its runs took (``measured``: ``seconds``,
+        ``memory_gb``, ``disk_gb``, number of ``runs``; None without one). What doesn't fit is not a problem: another
+        profile may. ``understated``: needs that a run went beyond, a sentence each.
     """
     packages = list(_packages())
     problems = [
@@ -35,7 +44,7 @@ def diagnose() -> dict[str, Any]:
     ]
     device = _device(problems)
     offline = _offline(problems)
-    notebooks = list(_notebooks(device, problems))
+    notebooks = list(_notebooks(device, problems, _records(runs, problems)))
     return {
         "ok": not problems,
         "problems": problems,
@@ -48,7 +57,42 @@ def diagnose() -> dict[str, Any]:
         "disk_gb": round(free_disk(Path.cwd()), 2),
         "offline": offline,
         "notebooks": notebooks,
+        "understated": understated(notebooks),
     }
+
+
+def understated(notebooks: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Where a run took more than its profile states; rows as `diagnose` returns them."""
+    return [
+        f"{row['notebook']}, profile {row['profile']}: {row['needs'][key]:g} {unit} are stated, a run took "
+        f"{row['measured'][key]:.3g}."
+        for row in notebooks
+        if row["measured"]
+        for key, unit in UNITS.items()
+        if row["needs"].get(key, float("inf")) < row["measured"].get(key, 0)
+    ]
+
+
+def measured(records: Iterable[Record], notebook: str, profile: str, folder: Path) -> dict[str, float] | None:
+    """The most that a notebook's complete runs took, with the values of the profile and any seed; None without one.
+
+    Args:
+        folder: of the notebooks.
+    """
+    mine = [r for r in records if r.notebook == notebook and r.config.get("profile") == profile]
+    if not mine:
+        return None
+    path = folder / f"{notebook}.ipynb"
+    found = declared(source_of(parameters_cell(read_notebook(path), notebook)))
+    values = {name: default for name, (_, default) in found.items()} | {"profile": profile}
+    wanted = dict(resolve({name: kind for name, (kind, _) in found.items()}, values, notebook, folder).values)
+    mine = [r for r in mine if {**r.config["values"], "seed": None} == {**wanted, "seed": None}]
+    if not mine:
+        return None
+    memory = [r.status["peak_memory_mb"] / 1e3 for r in mine if r.status.get("peak_memory_mb")]
+    disk = [sum(f.stat().st_size for f in r.folder.rglob("*") if f.is_file()) / GB for r in mine]
+    took = {"seconds": max(r.status["seconds"] for r in mine), "disk_gb": max(disk), "runs": len(mine)}
+    return took | ({"memory_gb": max(memory)} if memory else {})
 
 
 def shown(found: Mapping[str, Any]) -> str:
@@ -74,7 +118,12 @@ def shown(found: Mapping[str, Any]) -> str:
         )
         sizes = "  ".join(f"{needs.get(name, 0):>5.1f} GB" for name in ("memory_gb", "disk_gb"))
         fits = "yes" if row["fits"] else "no: " + "; ".join(row["why"])
+        took = row["measured"]
+        if took:
+            memory = f", {took['memory_gb']:.1f} GB" if "memory_gb" in took else ""
+            fits += f" (measured here: {took['seconds']:.0f} s{memory})"
         lines.append(f"{row['notebook']:<30}{row['profile']:<9}{time:>8}  {sizes}  {fits}")
+    lines += ["", *(f"stated too low: {line}" for line in found["understated"])] if found["understated"] else []
     lines += ["", *(f"problem: {problem}" for problem in found["problems"])] if found["problems"] else ["", "all well"]
     return "\n".join(lines)
 
@@ -164,7 +213,15 @@ def _offline(problems: list[str]) -> dict[str, Any]:
     return {"builtin": not missing, "cached": cached, "forced": forced}
 
 
-def _notebooks(device: Mapping[str, Any], problems: list[str]) -> Iterator[dict[str, Any]]:
+def _records(runs: Path | str | None, problems: list[str]) -> list[Record]:
+    try:
+        return read_runs(runs)
+    except UnlearnkitError as error:
+        problems.append(str(error))
+        return []
+
+
+def _notebooks(device: Mapping[str, Any], problems: list[str], records: list[Record]) -> Iterator[dict[str, Any]]:
     """A row a notebook and profile, in the order of the series."""
     folder = notebooks_dir()
     rows = []
@@ -174,7 +231,9 @@ def _notebooks(device: Mapping[str, Any], problems: list[str]) -> Iterator[dict[
                 needs = needs_of(notebook, profile, folder)
                 gpu = device["memory_gb"] or 0.0
                 why = shortfalls(needs, Path.cwd(), gpu)
-                rows.append({"notebook": notebook, "profile": profile, "needs": needs, "fits": not why, "why": why})
+                took = measured(records, notebook, profile, folder)
+                row = {"notebook": notebook, "profile": profile, "needs": needs, "fits": not why, "why": why}
+                rows.append(row | {"measured": took})
         except UnlearnkitError as error:
             problems.append(str(error))
     if not rows and not problems:
