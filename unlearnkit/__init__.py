@@ -85,6 +85,7 @@ _WHERE = {
     "configure": "runs.config",
     "open_run": "runs.record",
     "read_runs": "runs.record",
+    "meta_evaluate": "metaevaluation",
     "check": "exercises",
     "read_jsonl": "worlds.jsonl",
     "write_jsonl": "worlds.jsonl",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -60,8 +60,18 @@ class Relearn(ImageAttack):
         return split, chosen, [captions[i] for i in chosen], asked
 
     def curve(self, problem: Any, model: Any, budgets: Sequence[float], seed: int) -> Curve:
-        split, rows, captions, asked = self.shown(problem)
-        plain = shots(problem, self.samples, seed, asked)
+        plain = shots(problem, self.samples, seed, self.shown(problem)[3])
+        for budget, attacked in self.models(problem, model, budgets, seed):
+            if not budget:
+                yield budget, seen(problem, draw(problem, model, plain.prompts, plain.seeds), plain.ids)
+                continue
+            with unguarded(attacked):
+                images = draw(problem, attacked, plain.prompts, plain.seeds)
+            yield budget, seen(problem, images, plain.ids)
+
+    def models(self, problem: Any, model: Any, budgets: Sequence[float], seed: int) -> Iterator[tuple[float, Any]]:
+        """(budget, attacked model): one copy, trained on once the next is wanted."""
+        split, rows, captions, _ = self.shown(problem)
         generator = torch.Generator().manual_seed(seed)
         latents = problem.latents(split)[rows]
         attacked: Any = copy.deepcopy(model).float().eval()
@@ -83,12 +93,7 @@ class Relearn(ImageAttack):
                 torch.nn.utils.clip_grad_norm_(attacked.unet.parameters(), 1.0)
                 optimizer.step()
                 done += 1
-            if not budget:
-                yield budget, seen(problem, draw(problem, model, plain.prompts, plain.seeds), plain.ids)
-                continue
-            with unguarded(attacked):
-                images = draw(problem, attacked, plain.prompts, plain.seeds)
-            yield budget, seen(problem, images, plain.ids)
+            yield budget, attacked
 
 
 def plain_captions(problem: Any, pictures: Pictures) -> list[str]:

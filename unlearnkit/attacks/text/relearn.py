@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -45,6 +45,11 @@ class Relearn(Attack):
 
     def curve(self, problem: Any, model: Any, budgets: Sequence[float], seed: int) -> Curve:
         asked = halves(forgotten(problem))[1]
+        for budget, attacked in self.models(problem, model, budgets, seed):
+            yield budget, ask(problem, attacked, asked)
+
+    def models(self, problem: Any, model: Any, budgets: Sequence[float], seed: int) -> Iterator[tuple[float, Any]]:
+        """(budget, attacked model): one copy, ready to be asked, trained on once the next is wanted."""
         attacked = copy.deepcopy(model).float().train()
         for parameter in attacked.parameters():
             parameter.requires_grad_(True)
@@ -62,5 +67,5 @@ class Relearn(Attack):
                 optimizer.step()
                 done += 1
             attacked.eval()
-            yield budget, ask(problem, attacked, asked)
+            yield budget, attacked
             attacked.train()
