@@ -24,7 +24,7 @@ FIRST = [
     "recovered_low", "recovered_high", *(f"recovered_{name}" for name in ATTACKS), "seconds", "cost_ratio", "seeds",
     "items", "rank", "rank_low", "rank_high", "rank_gap", "rank_utility", "rank_recovered", "rank_seconds", "why",
 ]  # fmt: skip
-SMALLER = {"gap", "floor", "recovered", "seconds", "cost_ratio", "steps", "parameters_touched"}  # is better
+LARGER = ("utility", "usable", "seeds", "items")  # is better
 
 
 def leaderboard(
@@ -57,7 +57,7 @@ def leaderboard(
     `rank_low`–`rank_high` are the places the intervals leave open. The oracle has no place.
 
     Args:
-        by: column to sort by: the best value first where a direction is known, otherwise the smallest.
+        by: column to sort by: the largest utility first, of every other column the smallest value.
         forgetting: key of the forget metric; default the branch's.
         utility: key of the utility metric, of which more is better; default the branch's.
         bar: share of the original's utility that is asked for.
@@ -89,8 +89,7 @@ def leaderboard(
     _ranked(board)
     if by not in board:
         raise unknown("column", by, list(board.columns))
-    up = (by in SMALLER or by.startswith("rank") or by.endswith("_gap")) if ascending is None else ascending
-    up = up if ascending is not None or by not in ("utility", "usable", utility) else False
+    up = by not in (*LARGER, utility) if ascending is None else ascending
     board = board.sort_values(by, ascending=up, kind="stable", na_position="last")
     board.attrs |= {"branch": branch, "forgetting": forgetting, "utility": utility, "bar": bar, "by": by}
     return board
