@@ -10,7 +10,7 @@ from unlearnkit.errors import UnlearnkitError
 from unlearnkit.registry import Registry
 
 CHECKS: Registry[Callable[[Any], str]] = Registry("exercise")
-NOTEBOOKS = ("nb00", "nb01", "nb02", "nb03", "nb04", "nb05", "nb06", "nb07", "nb09")
+NOTEBOOKS = ("nb00", "nb01", "nb02", "nb03", "nb04", "nb05", "nb06", "nb07", "nb08", "nb09")
 
 
 def exercise(number: str) -> Callable[[Callable[[Any], str]], Callable[[Any], str]]:
