@@ -43,12 +43,12 @@ def robustness(answer: Any) -> str:
         found, wanted = answer(before, after), float(symmetric_robustness(before, after))
         if near(found, wanted):
             continue
-        if near(found, abs(before - after) / (abs(before) + abs(after))):
-            return "that is the change; robustness is 1 minus it."
         if min(before, after) < 0:
             return (
                 f"take absolute values below the line: from {before:g} to {after:g} it is {wanted:.3f}, not {found!r}."
             )
+        if near(found, abs(before - after) / (abs(before) + abs(after))):
+            return "that is the change; robustness is 1 minus it."
         return f"from {before:g} to {after:g} it is {wanted:.3f}, not {found!r}."
     nothing = answer(0.0, 0.0)
     try:
@@ -70,10 +70,10 @@ def discordant(answer: Any) -> str:
             continue
         if near(found, 2 * wanted):
             return "each pair counts once."
-        if near(found, sum(a != b for a, b in zip(first, second, strict=True))):
-            return "those are methods whose place changed; count pairs whose order did."
         if near(found, sum(m <= 0 for m in moves)):
             return "a pair that shares a place under one of the two has no order there, so it does not flip."
+        if near(found, sum(a != b for a, b in zip(first, second, strict=True))):
+            return "those are methods whose place changed; count pairs whose order did."
         return f"for {first} and {second} it is {wanted}, not {found!r}."
     return ""
 
