@@ -32,6 +32,7 @@ class _Test:
     id: str
     words: frozenset[str]  # text constants in it and in the constants of its file that it uses
     names: frozenset[str]  # identifiers, likewise
+    imported: frozenset[str]  # those of them that come from unlearnkit.methods
     over: frozenset[str]  # kinds whose whole registry it is parametrised over
 
 
@@ -47,7 +48,7 @@ def pins(kind: str, name: str) -> Pins:
     own = {cls.__name__, *_functions(cls)} if cls.__module__.startswith("unlearnkit.methods.") else set()
     named, shared = [], []
     for test in _tests():
-        if own & test.names or (name in test.words and VERBS & test.names and _branch(test, kind)):
+        if own & test.imported or (name in test.words and VERBS & test.names and _branch(test, kind)):
             named.append(test.id)
         elif kind in test.over:
             shared.append(test.id)
@@ -91,14 +92,22 @@ def _of_file(tree: ast.Module, file: str) -> Iterator[_Test]:
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
         if isinstance(target, ast.Name)
     }
+    methods = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("unlearnkit.methods")
+        for alias in node.names
+    }
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
             used = list(_with_constants(node, constants, set()))
             over = {kind for part in node.decorator_list for kind in _registries(part, constants)}
+            names = frozenset(map(_name, used)) - {""}
             yield _Test(
                 f"{file}::{node.name}",
                 frozenset(n.value for n in used if isinstance(n, ast.Constant) and isinstance(n.value, str)),
-                frozenset(map(_name, used)) - {""},
+                names,
+                names & methods,
                 frozenset(over),
             )
 
