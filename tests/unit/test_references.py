@@ -1,4 +1,4 @@
-"""references.bib: it parses, has what the repository cites and nothing else, and names the authors that the cards name."""
+"""references.bib: it parses, has what the repository cites and nothing else, and agrees with the cards on authors."""
 
 from __future__ import annotations
 
