@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -106,7 +107,8 @@ def test_directions_of_the_axes() -> None:
     assert (plain["forgetting_low"], plain["forgetting_high"]) == pytest.approx((0.78, 0.81))
 
 
-def test_buttons_lie_where_the_points_are_drawn() -> None:
+def test_buttons_lie_where_the_points_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(matplotlib.rcParams, "figure.autolayout", True)  # as plots.style() sets it in every notebook
     points = source_of(scores()).points(*KEYS)
     mine, goal = points[points["method"] != "oracle"], tradeoff.target(points)
     figure = uk.front_twin(scores(), forgetting=KEYS[0], utility=KEYS[1])

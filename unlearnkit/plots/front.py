@@ -68,6 +68,7 @@ def plot_choice(
     known = points[np.isfinite(points[AXES]).all(axis=1)]
     limits = window(points, goal)
     fig = Figure(figsize=SIZE, dpi=96)
+    fig.set_layout_engine("none")  # the panel's buttons lie where PLACE says
     ax = fig.add_axes(PLACE)
     ax.set(xlim=limits[0], ylim=limits[1], xlabel=labels[0], ylabel=labels[1])
     ax.grid(color="0.92")

@@ -41,14 +41,14 @@ class FrontControls(Panel):
             axes: keys that each axis can show; asked: those it shows at first, if it can.
             models: names of the models that can be mixed.
         """
-        own: dict[str, Any] = {"style": LABEL, "layout": WIDE}
+        own: dict[str, Any] = {"style": LABEL, "layout": widgets.Layout(width="316px")}
         slow = {**own, "continuous_update": False}
         for name, keys, wanted in zip(AXES, axes, asked, strict=True):
             value = wanted if wanted in keys else keys[0]
             self._axis(name, widgets.Dropdown(options=keys, value=value, description=name, **own))
         self._axis("beyond", widgets.Dropdown(options=TOWARD, description="counts", **own))
         self._axis("less", widgets.Dropdown(options=BETTER, description="direction", **own))
-        many = {"style": LABEL, "layout": widgets.Layout(width="100%", height="84px")}
+        many = {"style": LABEL, "layout": widgets.Layout(width="316px", height="84px")}
         self.control("methods", widgets.SelectMultiple(description="methods", **many))
         self.control("seeds", widgets.SelectMultiple(description="seeds", **many))
         self.control("step", widgets.Dropdown(description="step", **own))
@@ -62,7 +62,7 @@ class FrontControls(Panel):
         a = widgets.FloatSlider(1.0, min=0, max=1, step=0.05, description="a", disabled=not models, **slow)
         a.observe(lambda _: self.mix(), "value")
         self.controls["a"] = a
-        self.control("run", widgets.Dropdown(description="run", **own))
+        self.control("run", widgets.Dropdown(description="run", style=LABEL, layout=WIDE))
         views = sorted(VIEWS[modality])
         first = next(v for v in ("tokens", "attention") if v in views)
         self.control("view", widgets.Dropdown(options=views, value=first, description="attribution", style=LABEL))
@@ -88,7 +88,7 @@ class FrontControls(Panel):
         figure.add_class(self._mark)
         names = ("forgetting", "beyond", "utility", "less", "methods", "seeds", "step", "share", "weight", "rule",
                  "reference_forgetting", "reference_utility", "model", "a")  # fmt: skip
-        layout = widgets.Layout(flex="0 0 330px", overflow="hidden")
+        layout = widgets.Layout(flex="0 0 330px")
         left = widgets.VBox([*(c[n] for n in names), self.view("mixture", 62)], layout=layout)
         top = widgets.HBox([left, widgets.VBox([figure, self.view("choice", 268)])])
         details = widgets.VBox([c["run"], self.view("details", 420)], layout=widgets.Layout(flex="0 0 480px"))

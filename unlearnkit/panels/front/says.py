@@ -91,7 +91,11 @@ def point_html(row: Mapping[str, Any], points: pd.DataFrame) -> str:
     config = _config(row["run"])
     rows += [(k, html.cell(v, words=True)) for k, v in config.items() if k not in marks and k not in settings_of(row)]
     others = f"<p><small>{len(same) - 1} other models lie at the same place.</small></p>" if len(same) > 1 else ""
-    folder = f"<code>{escape(row['run'])}</code>" if row["run"] else "no run folder: the source is a frame in memory"
+    folder = (
+        f"<code>{escape(str(Path(row['run']).absolute()))}</code>"
+        if row["run"]
+        else "no run folder: the source is a frame in memory"
+    )
     return f"<p data-says='run'><small>run folder:</small> {folder}</p>{others}" + html.table(["parameter", ""], rows)
 
 
