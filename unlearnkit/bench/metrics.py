@@ -12,20 +12,20 @@ from typing import Any
 from unlearnkit.errors import unknown
 from unlearnkit.metaevaluation import Pool, known_models, measuring, meta_evaluate, pool_of, save_pool
 from unlearnkit.metaevaluation import known as made
+from unlearnkit.metaevaluation.pool import BRANCHES
 from unlearnkit.models.source import ModelSource
 from unlearnkit.models.store import cache_dir
 from unlearnkit.paths import data_dir
 
 TEXT: dict[str, Any] = {"n_authors": 10, "facts": 8}  # a small world, so that a model takes seconds to train
 SIZE: dict[str, Any] = {
-    "width": 96, "layers": 3, "heads": 4, "inner": 288, "vocabulary": 768, "steps": 220, "batch_size": 32, "lr": 5e-3,
+    "width": 96, "layers": 3, "heads": 4, "inner": 288, "vocabulary": 768, "steps": 160, "batch_size": 32, "lr": 5e-3,
 }  # fmt: skip
 FORGOTTEN = 3  # authors of the request: 24 questions, 12 of them not shown in relearning
 ORACLES = 2  # of the problem, references like its original
 EACH = 4  # models trained with and without the forgotten
-ON = 20  # steps of fine-tuning by which pipelines of one seed are told apart
+ON = 10  # steps of fine-tuning by which pipelines of one seed are told apart
 LIMIT = 24  # questions or pictures a split
-BRANCHES = ("text", "image")
 
 
 def text_sources(seed: int = 0) -> tuple[Any, list[ModelSource], list[ModelSource]]:
@@ -39,6 +39,9 @@ def text_sources(seed: int = 0) -> tuple[Any, list[ModelSource], list[ModelSourc
     request = list(world.entities[:FORGOTTEN])
     problem = load_problem("authors", request, seed, oracles=ORACLES, **TEXT, **SIZE)
     splits = split(world, request)
+    asked = {
+        name: problem.splits[name] for name in ("forget", "retain", "holdout")
+    }  # what metrics of the forgotten read
 
     def source(oracle: bool, k: int) -> ModelSource:
         items = training_items(splits, oracle=oracle)
@@ -46,6 +49,7 @@ def text_sources(seed: int = 0) -> tuple[Any, list[ModelSource], list[ModelSourc
         recipe = text_recipe(world, items, f"{world.name}: {name}, of a pool", 1000 * seed + 100 + k, **SIZE)
         return ModelSource(lambda: load_model(text_checkpoint(recipe, world, items), device=problem.device), name)
 
+    problem = dataclasses.replace(problem, splits=asked, measured={})
     return problem, [source(False, k) for k in range(EACH)], [source(True, k) for k in range(EACH, 2 * EACH)]
 
 

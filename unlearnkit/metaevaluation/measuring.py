@@ -66,10 +66,21 @@ def pool_of(
 def measured_entries(reader: Reader, one: Known, case: str, attacks: bool, seed: int) -> Iterator[Entry]:
     """The entries of one model: as it is, and attacked where a user would have to judge it."""
     model = one.make()
+    narrow = dataclasses.replace(reader, problem=asked_after(reader.problem))
     yield Entry(case, one.truth, one.name, one.cluster, reader.items(model))
     if attacks and one.truth in ("hides", "ignorant"):
         for attack, changed in attacked(reader.problem, model, seed):
-            yield Entry(case, one.truth, one.name, one.cluster, reader.items(changed), attack)
+            yield Entry(case, one.truth, one.name, one.cluster, narrow.items(changed), attack)
+
+
+def asked_after(problem: Any) -> Any:
+    """The problem with no more of it than metrics of the forgotten read."""
+    if problem.modality == "image":
+        return dataclasses.replace(
+            problem, asked={**problem.asked, "retain": []}, wanted={**problem.wanted, "retain": []}
+        )
+    kept = {name: items for name, items in problem.splits.items() if name in ("forget", "holdout")}
+    return dataclasses.replace(problem, splits={**kept, "retain": problem.direct("retain")[:1]})
 
 
 def attacked(problem: Any, model: Any, seed: int) -> Iterator[tuple[str, Any]]:

@@ -15,6 +15,7 @@ from unlearnkit.errors import UnlearnkitError, unknown
 from unlearnkit.metrics.table import METRICS, Items, Metric, NotMeasurable, Table, metric_names
 from unlearnkit.paths import data_dir
 
+BRANCHES = ("text", "image")
 TRUTHS = ("knows", "hides", "ignorant", "ruined")
 REFERENCES = ("original", "oracle")  # not judged; they say which way a metric points, and where the oracle is
 ATTACKS = ("relearn", "quantize")
@@ -164,9 +165,9 @@ def read_pool(source: str | Path = "text") -> Pool:
     Raises:
         UnlearnkitError: no such file, or one that is no pool.
     """
-    if isinstance(source, str) and source not in ("text", "image") and not Path(source).suffix:
-        raise unknown("branch", source, ("text", "image"))
-    path = data_dir() / "measured" / f"meta_pool_{source}.npz" if source in ("text", "image") else Path(source)
+    if isinstance(source, str) and source not in BRANCHES and not Path(source).suffix:
+        raise unknown("branch", source, BRANCHES)
+    path = data_dir() / "measured" / f"meta_pool_{source}.npz" if source in BRANCHES else Path(source)
     try:
         with np.load(path, allow_pickle=False) as stored:
             head = json.loads(str(stored["head"]))

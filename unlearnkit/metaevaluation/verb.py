@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unlearnkit.errors import UnlearnkitError, whole_number
-from unlearnkit.metaevaluation.pool import ATTACKS, TRUTHS, VALUES, Pool, read_pool
+from unlearnkit.errors import UnlearnkitError, unknown, whole_number
+from unlearnkit.metaevaluation.pool import ATTACKS, BRANCHES, TRUTHS, VALUES, Pool, read_pool
 from unlearnkit.metaevaluation.statistics import (
     RESAMPLES,
     mean_interval,
     separation_interval,
     symmetric_robustness,
 )
+from unlearnkit.paths import data_dir
 
 ESTIMATES = ("auc", "hides", "ruined", "caught", *ATTACKS)
 COLUMNS = [
@@ -71,6 +72,23 @@ def meta_evaluate(
         values = (pool if isinstance(pool, Pool) else read_pool(pool)).values(metrics)
     rows = {str(key): _row(part, resamples, seed) for key, part in values.groupby("metric", sort=False)}
     return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS).rename_axis("metric")
+
+
+def read_table(branch: str = "text") -> pd.DataFrame:
+    """The shipped result of a branch, ``data/measured/meta_evaluation_<branch>.csv``, by `unlearnkit bench metrics`.
+
+    Raises:
+        UnlearnkitError: another branch than text and image, or the table is not there.
+    """
+    if branch not in BRANCHES:
+        raise unknown("branch", branch, BRANCHES)
+    path = data_dir() / "measured" / f"meta_evaluation_{branch}.csv"
+    try:
+        return pd.read_csv(path, index_col="metric").fillna({"why": ""})
+    except OSError as error:
+        raise UnlearnkitError(
+            f"{path.name} is not there; make it with `unlearnkit bench metrics --branch {branch}`."
+        ) from error
 
 
 def _checked(table: pd.DataFrame) -> pd.DataFrame:
