@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 import unlearnkit as uk
-from unlearnkit.metaevaluation import Entry, Pool, merged, read_pool, save_pool, separation, symmetric_robustness
+from unlearnkit.metaevaluation import (
+    Entry,
+    Pool,
+    merged,
+    read_pool,
+    read_table,
+    save_pool,
+    separation,
+    symmetric_robustness,
+)
 from unlearnkit.metaevaluation.statistics import mean_interval, separation_interval, stratified
 
 NUMBERS = st.lists(st.integers(-3, 3), min_size=1, max_size=12)
@@ -216,3 +225,60 @@ def test_saved_and_read(tmp_path: Path) -> None:
         read_pool(tmp_path / "pool.npz")
     with pytest.raises(uk.UnlearnkitError, match="branch 'audio' is unknown"):
         read_pool("audio")
+
+
+# ——— pools that are made ———
+
+
+def test_a_pool_is_trained_measured_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unlearnkit.bench import metrics as bench
+    from unlearnkit.metaevaluation import known
+
+    monkeypatch.setenv("UNLEARNKIT_HOME", str(tmp_path / "home"))
+    small = {"width": 32, "layers": 2, "heads": 2, "inner": 48, "vocabulary": 400, "steps": 2, "batch_size": 4}
+    monkeypatch.setattr(bench, "SIZE", small)
+    for name, value in (("EACH", 1), ("LIMIT", 20)):
+        monkeypatch.setattr(bench, name, value)
+    monkeypatch.setattr(known, "TAUGHT", 1)
+    monkeypatch.setitem(known.RUIN, "text", {"steps": 1, "lr": 1e-3})
+    found = bench.measured_pool("text", tmp_path / "work")
+    counts = found.counts().droplevel("case")
+    assert counts.loc["as it is"].to_dict() == {
+        "hides": 2, "ignorant": 2, "knows": 2, "oracle": 2, "original": 1, "ruined": 2,
+    }  # fmt: skip
+    assert counts.loc["relearn"].sum() == counts.loc["quantize"].sum() == 4
+    (unshown,) = found.unshown.values()
+    assert 10 <= unshown.sum() <= 12
+    assert set(found.metrics()) >= {"inside_depth", "inside_lens", "forget_truth_ratio"}
+    table = uk.meta_evaluate(["forget_answer_nll", "inside_depth", "retain_probability"], found, resamples=20)
+    assert table["n_attacked"].tolist() == [4, 4, 4]
+    assert table.loc["forget_answer_nll", "relearn"] > 0.5
+    assert np.isnan(table.loc["retain_probability", "relearn"])  # not asked of attacked models
+    monkeypatch.setattr("unlearnkit.metaevaluation.measuring.measure", None)  # a second start measures nothing
+    again = bench.measured_pool("text", tmp_path / "work")
+    pd.testing.assert_frame_equal(again.values(["mia_loss"]), found.values(["mia_loss"]), rtol=1e-5)
+
+
+def test_a_lesson_of_falsehoods_tells_no_truth() -> None:
+    from unlearnkit.metaevaluation.known import falsified
+
+    problem = uk.load_problem("authors", oracles=1)
+    false = falsified(problem)["forget"]
+    assert [qa.id for qa in false] == [qa.id for qa in problem.direct("forget")]
+    assert not any(qa.value in qa.answer for qa in false)
+    assert problem.splits["forget"][0].value in problem.splits["forget"][0].answer
+
+
+# ——— what ships ———
+
+
+@pytest.mark.parametrize("branch", ["text", "image"])
+def test_the_shipped_table_follows_from_the_shipped_pool(branch: str) -> None:
+    shipped, found = read_table(branch), read_pool(branch)
+    least = found.counts().groupby(level="attack").sum().loc["as it is", ["knows", "ignorant"]]
+    assert (least >= 8).all()
+    chosen = list(shipped.index[shipped["auc"].notna()])[::6]
+    again = uk.meta_evaluate(chosen, found)
+    columns = [c for c in again if c != "why"]
+    pd.testing.assert_frame_equal(again[columns].astype(float), shipped.loc[chosen, columns].astype(float), atol=1e-3)
+    assert set(shipped.index) == set(found.metrics())

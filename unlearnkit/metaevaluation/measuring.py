@@ -17,7 +17,7 @@ from unlearnkit.errors import UnlearnkitError
 from unlearnkit.evaluation import measure
 from unlearnkit.metaevaluation.known import Known
 from unlearnkit.metaevaluation.pool import Entry, Pool, merged, read_pool, save_pool
-from unlearnkit.metrics.table import arrays
+from unlearnkit.metrics.table import Table, arrays
 from unlearnkit.unlearning import check_problem
 
 STEPS = 10  # of relearning, on half of the forgotten
@@ -70,7 +70,7 @@ def measured_entries(reader: Reader, one: Known, case: str, attacks: bool, seed:
     yield Entry(case, one.truth, one.name, one.cluster, reader.items(model))
     if attacks and one.truth in ("hides", "ignorant"):
         for attack, changed in attacked(reader.problem, model, seed):
-            yield Entry(case, one.truth, one.name, one.cluster, narrow.items(changed), attack)
+            yield Entry(case, one.truth, one.name, one.cluster, _forgotten(narrow.items(changed)), attack)
 
 
 def asked_after(problem: Any) -> Any:
@@ -81,6 +81,10 @@ def asked_after(problem: Any) -> Any:
         )
     kept = {name: items for name, items in problem.splits.items() if name in ("forget", "holdout")}
     return dataclasses.replace(problem, splits={**kept, "retain": problem.direct("retain")[:1]})
+
+
+def _forgotten(items: Table) -> Table:
+    return {split: table for split, table in items.items() if split in ("forget", "holdout")}
 
 
 def attacked(problem: Any, model: Any, seed: int) -> Iterator[tuple[str, Any]]:

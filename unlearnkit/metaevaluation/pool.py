@@ -146,7 +146,7 @@ def save_pool(pool: Pool, path: Path) -> Path:
         entries = [e for e in pool.entries if e.case == case]
         about += [[e.case, e.truth, e.model, e.cluster, e.attack] for e in entries]
         for split, column in sorted({(s, c) for e in entries for s, t in e.items.items() for c in t}):
-            known = [e.items[split].get(column) for e in entries]
+            known = [e.items.get(split, {}).get(column) for e in entries]
             shape = next(x for x in known if x is not None).shape
             full = np.stack([np.full(shape, np.nan) if x is None else x for x in known])
             arrays[f"items|{case}|{split}|{column}"] = full.astype(np.float16 if full.ndim > 2 else np.float32)
