@@ -29,6 +29,7 @@ class Loop(BaseModel):
     lora: int = Field(0, ge=0)  # rank of a LoRA adapter; 0 = train the weights themselves
     trace_every: int = Field(10, ge=0)  # steps between measurements of both gradients; 0 = never
     precision: Literal["auto", "no", "bf16"] = "auto"  # auto: bf16 on a GPU
+    shard: bool = False  # FSDP: every process keeps a share of weights, gradients and optimiser state
     balance: str = "sum"  # how the two gradients combine, see unlearnkit.balances
     match_norm: bool = False  # scale what a balance gives to the norm of the sum
     mask: str = ""  # which weights may change, see unlearnkit.masks; empty = all

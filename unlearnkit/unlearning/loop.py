@@ -23,6 +23,7 @@ from unlearnkit.masks import MASKS
 from unlearnkit.memory import peak_memory, reset_peak_memory
 from unlearnkit.methods import METHODS, Method, Objectives, StepBatch
 from unlearnkit.stopping import StopRule, stop_rules
+from unlearnkit.unlearning import sharding
 from unlearnkit.unlearning.configuration import Loop, configure_method
 from unlearnkit.unlearning.result import DivergedError, Unlearned, check_problem
 
@@ -40,7 +41,7 @@ def unlearn(
     """Make a model forget `problem`'s request with a registered method; the original is left as it is.
 
     Under `accelerate launch` every process takes its share of a step's batches: N of them with `accumulation` k make
-    the step that one makes with N·k.
+    the step that one makes with N·k. With `shard` (or `--use_fsdp`) each keeps its share of the model as well.
 
     Args:
         stop: "utility_guard", "oracle_level" or `StopRule`s of your own, asked every few steps.
@@ -63,12 +64,15 @@ def unlearn(
     if hasattr(chosen, "apply"):
         reset_peak_memory(problem.device)
         begin = time.perf_counter()
-        model = chosen.apply(problem, seed)
+        model: Any = chosen.apply(problem, seed)
         cost = {"seconds": time.perf_counter() - begin, "steps": 0, "peak_memory_mb": peak_memory(problem.device)}
         cost |= _changed(problem.original.kept, model)
         return Unlearned(model.eval(), name, chosen.model_dump(), seed, pd.DataFrame(), cost)
 
     rules = stop_rules(stop, problem)
+    shard = sharding.wanted(loop)
+    if shard:
+        sharding.check_shardable(problem.modality, chosen, loop, bool(rules or on_step))
     model = problem.original.fresh()
     dtype = next(model.parameters()).dtype
     data = problem.training_data(chosen, model, loop, seed)
@@ -90,10 +94,15 @@ def unlearn(
         mask = MASKS[loop.mask](model, parameters, data, loop.mask_share, seed) if loop.mask else None
         start = {n: p.detach().clone() for n, p in parameters.items()} if chosen.needs_start or mask else {}
 
-        optimizer = torch.optim.AdamW(
+        if shard:
+            sharding.share_out(model, problem.device, accelerator.mixed_precision == "bf16")
+            parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        optimizer: Any = torch.optim.AdamW(
             list(parameters.values()), lr=loop.lr, weight_decay=loop.weight_decay, fused=problem.device.type != "mps"
         )
-        trained, optimizer = accelerator.prepare(model, optimizer)
+        trained: Any = model
+        if not shard:
+            trained, optimizer = accelerator.prepare(model, optimizer)
         trained.train()
         combined = balance(loop.balance, loop.match_norm)
         gradients = Gradients(accelerator, chosen, parameters, combined, mask, loop.accumulation)
@@ -117,7 +126,7 @@ def unlearn(
             gradients.finish(traced, row)
             _average_losses(accelerator, row)
             norm = accelerator.clip_grad_norm_(parameters.values(), loop.clip or math.inf)
-            row["grad_norm"] = float(norm)  # of the combined gradient, before clipping
+            row["grad_norm"] = sharding.number(norm)  # of the combined gradient, before clipping
             if not math.isfinite(row["grad_norm"]):
                 raise _diverged(name, "gradient", step, loop, rows)
             optimizer.step()
@@ -135,7 +144,7 @@ def unlearn(
         chosen.finish(model, start)
 
     seconds = time.perf_counter() - prepared
-    model = accelerator.unwrap_model(trained)
+    model = sharding.put_together(trained, problem.original.fresh()) if shard else accelerator.unwrap_model(trained)
     if loop.lora and problem.modality == "image":  # a pipeline has no place for an adapter of ours: it is merged
         model = model.merge_and_unload()
     model = model.eval().to(dtype)
@@ -152,6 +161,9 @@ def unlearn(
         "peak_memory_mb": peak_memory(problem.device),
         "parameters_touched": sum(p.numel() for p in parameters.values()),
     }
+    if shard:
+        cost["parameters_held"] = sharding.held(parameters.values())
+        used["shard"] = True
     return Unlearned(model, name, used, seed, pd.DataFrame(rows), cost, stopped)
 
 
@@ -183,6 +195,7 @@ def choose_parameters(model: nn.Module, method: Method, loop: Loop) -> tuple[nn.
 
 
 def _accelerator(device: torch.device, loop: Loop) -> Accelerator:
+    os.environ.pop("ACCELERATE_USE_FSDP", None)  # `sharding` does it, on a CPU too
     AcceleratorState._reset_state()  # one problem may ask for the CPU after another asked for the GPU
     precision = loop.precision
     if precision == "auto":
