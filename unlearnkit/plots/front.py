@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from unlearnkit.plots.base import COLORS, method_colors
 from unlearnkit.plots.tradeoff import _edge, _scene, stairs
@@ -96,7 +97,8 @@ def plot_choice(
         ax.plot(x, y, **{"mfc": "none", "ls": "none", "zorder": 6, **MARKS[what]}, label=what)
     legend = ax.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(1.02, 1.0), labelspacing=0.75)
     for handle in legend.legend_handles:
-        handle.set_markersize(min(handle.get_markersize(), 10))
+        if isinstance(handle, Line2D):
+            handle.set_markersize(min(handle.get_markersize(), 10))
     return fig
 
 
@@ -125,8 +127,8 @@ def contour_of(weight: float, level: float, rule: str, ideal: Sequence[float], l
     if rule == "sum":
         if weight == 1:
             return np.array([[level, bottom], [level, top]])
-        x = np.array([left, right])
-        return np.column_stack([x, (level - weight * x) / (1 - weight)])
+        ends = np.array([left, right])
+        return np.column_stack([ends, (level - weight * ends) / (1 - weight)])
     x = ideal[0] + level / weight if weight else left
     y = ideal[1] + level / (1 - weight) if weight < 1 else bottom
     corners = [[x, top], [x, y], [right, y]]

@@ -19,7 +19,7 @@ from unlearnkit.evaluation import measure, references, score
 from unlearnkit.panels import html
 from unlearnkit.panels.front import says
 from unlearnkit.panels.front.controls import FrontControls
-from unlearnkit.panels.front.source import ALL, GIVEN, LAST, Source, choose, narrowed, settings_of
+from unlearnkit.panels.front.source import ALL, GIVEN, LAST, Choice, Source, choose, narrowed, settings_of
 from unlearnkit.plots.front import contour_of, places, plot_choice, window
 from unlearnkit.runs.files import unwritable, write
 from unlearnkit.tradeoff import AXES
@@ -27,6 +27,8 @@ from unlearnkit.unlearning import Unlearned, model_of
 
 ALT = "Forgetting against utility of every model, with the oracle's region and what was chosen"
 EMPTY = ["method", "name", "seed", "step", "way", *AXES]
+
+ALT = "Forgetting against utility of every model, with the oracle's region and what was chosen"
 
 
 def labels_of(source: Source, forgetting: str, utility: str, beyond: bool = False, less: bool = False) -> list[str]:
@@ -66,18 +68,17 @@ class FrontPanel(FrontControls):
         self.source, self.asked, self.problem, self.limit = source, asked, problem, limit
         self.unlearned = {str(name): one for name, one in unlearned.items()}
         self.mixed: dict[Any, dict[float, np.ndarray]] = {}  # model and axes → a → point
+        self.choice: Choice | None = None
         self.build(source.axes(), asked, list(self.unlearned), getattr(problem, "modality", "text"), folder)
         self.load()
 
     def load(self) -> None:
-        c = self.controls
+        c, self.trouble = self.controls, ""
         try:
-            self.every, self.trouble = self.source.points(*self._of("forgetting", "utility", "beyond", "less")), ""
+            self.every = self.source.points(*self._of("forgetting", "utility", "beyond", "less"))
         except UnlearnkitError as error:
-            self.every, self.trouble = (
-                pd.DataFrame(columns=["method", "name", "seed", "step", "way", *AXES]),
-                str(error),
-            )
+            self.trouble, self.every = str(error), pd.DataFrame(columns=["method", "name", "seed", "step", *AXES])
+        self.fill("mixture", str)  # what it said was said of other axes
         self.goal = self.source.goal(self.every)
         mine = self.every[self.every["method"] != "oracle"]
         steps = sorted(mine["step"].dropna().unique())
@@ -94,10 +95,12 @@ class FrontPanel(FrontControls):
 
     def update(self) -> None:
         self.fill("front", self._front)
-        if self.views["front"].value.find("role='alert'") > 0:
+        if self.choice is None:
             for name in ("choice", "details", "samples", "attribution"):
                 self.fill(name, str)
             return
+        if self.controls["a"].value in self.mixed.get(self._mixing(), {}):
+            self.fill("mixture", self._mixed)
         share, weight, rule = self._chosen()
         said = says.sentences(self.shown, self.choice, self.goal, share, weight, rule, self._reference())
         self.fill("choice", lambda: says.choice_html(self.shown, said, share, self._reference()))
@@ -131,20 +134,16 @@ class FrontPanel(FrontControls):
         )  # fmt: skip
 
     def _front(self) -> str:
+        self.choice = None
         if self.trouble:
             raise UnlearnkitError(self.trouble)
         mine = self.every[self.every["method"] != "oracle"]
         self.shown = narrowed(mine, *self._of("methods", "seeds", "step"))
         self.choice = choose(self.shown, self.goal, *self._chosen(), self._reference())
-        titles = [
-            (says.title_of(row), index)
-            for index, row in zip(self.shown.index, self.shown.to_dict("records"), strict=True)
-        ]
+        titles = [(says.title_of(dict(row)), index) for index, row in self.shown.iterrows()]
         first = self.choice.preferred if self.choice.best is None else self.choice.best
         selected = self.offer(titles, places(self.shown, window(self.shown, self.goal)), first)
-        return html.drawing(
-            self.figure(selected), "Forgetting against utility of every model, with the oracle's region"
-        )
+        return html.drawing(self.figure(selected), ALT)
 
     def _mixing(self) -> tuple[Any, ...]:
         return tuple(self._of("model", "forgetting", "utility", "beyond", "less"))
@@ -157,9 +156,8 @@ class FrontPanel(FrontControls):
         name, a = self._of("model", "a")
         known = self.mixed.setdefault(self._mixing(), {})
         if a not in known:
-            known[a] = self.once(
-                ("mix", *self._mixing(), a), "evaluating the mixture", 4, lambda s: self._mixture(a, s)
-            )
+            key = ("mix", *self._mixing(), a)
+            known[a] = self.once(key, "evaluating the mixture", 4, lambda step: self._mixture(a, step))
         at = dict(zip(AXES, known[a], strict=True))
         share = self.controls["share"].value / 100
         keeps = "keeps" if at["utility"] >= share else "loses"
@@ -215,6 +213,8 @@ class FrontPanel(FrontControls):
         self.fill("exported", self._exported)
 
     def _exported(self) -> str:
+        if self.choice is None:
+            raise UnlearnkitError("there is nothing to export: no point is shown.")
         if not self.controls["folder"].value.strip():
             raise UnlearnkitError("no folder was named to export to; give one.")
         folder = Path(self.controls["folder"].value).expanduser().absolute()
