@@ -23,6 +23,7 @@ IMAGE = (("forget_alignment", "retain_alignment"), ("oracle_mmd", "retain_alignm
 def rows(keys: tuple[str, str], forgetting: float, utility: float, **marks: Any) -> list[dict[str, Any]]:
     """Rows of `evaluate` of a model at this point; the original is at 0 and 0.5, the oracle at 1 and 0.5."""
     base = {"original": 0.0, "oracle": 1.0, "balance": "sum", "settings": "{}", "why": "", "floor": 0.05, **marks}
+    base |= dict.fromkeys(("low", "high", "gap_low", "gap_high"), np.nan)
     gap = {"unlearned": forgetting, "gap": abs(1 - forgetting), "relative": np.nan}
     kept = {"original": 0.5, "oracle": 0.5, "unlearned": 0.5 * utility, "relative": utility, "gap": np.nan}
     return [{**base, "key": keys[0], **gap}, {**base, "key": keys[1], **kept}]

@@ -16,6 +16,7 @@ from unlearnkit.tradeoff import AXES, RULES
 
 TOWARD = [("its distance from the oracle", False), ("beyond the oracle is more", True)]
 BETTER = [("more is better", False), ("less is better (a loss)", True)]
+NARROW = {"description_width": "104px"}
 WIDTH, HEIGHT = (round(96 * inches) for inches in SIZE)  # of the figure, pixels
 CSS = """<style>
 .{m}{{position:relative;width:{w}px;height:{h}px;flex:none;overflow:visible;margin:0}}
@@ -41,14 +42,14 @@ class FrontControls(Panel):
             axes: keys that each axis can show; asked: those it shows at first, if it can.
             models: names of the models that can be mixed.
         """
-        own: dict[str, Any] = {"style": LABEL, "layout": widgets.Layout(width="316px")}
+        own: dict[str, Any] = {"style": NARROW, "layout": widgets.Layout(width="316px")}
         slow = {**own, "continuous_update": False}
         for name, keys, wanted in zip(AXES, axes, asked, strict=True):
             value = wanted if wanted in keys else keys[0]
             self._axis(name, widgets.Dropdown(options=keys, value=value, description=name, **own))
         self._axis("beyond", widgets.Dropdown(options=TOWARD, description="counts", **own))
         self._axis("less", widgets.Dropdown(options=BETTER, description="direction", **own))
-        many = {"style": LABEL, "layout": widgets.Layout(width="316px", height="84px")}
+        many = {"style": NARROW, "layout": widgets.Layout(width="316px", height="84px")}
         self.control("methods", widgets.SelectMultiple(description="methods", **many))
         self.control("seeds", widgets.SelectMultiple(description="seeds", **many))
         self.control("step", widgets.Dropdown(description="step", **own))
@@ -62,7 +63,7 @@ class FrontControls(Panel):
         a = widgets.FloatSlider(1.0, min=0, max=1, step=0.05, description="a", disabled=not models, **slow)
         a.observe(lambda _: self.mix(), "value")
         self.controls["a"] = a
-        self.control("run", widgets.Dropdown(description="run", style=LABEL, layout=WIDE))
+        self.control("run", widgets.Dropdown(description="run", style=LABEL, layout=widgets.Layout(width="470px")))
         views = sorted(VIEWS[modality])
         first = next(v for v in ("tokens", "attention") if v in views)
         self.control("view", widgets.Dropdown(options=views, value=first, description="attribution", style=LABEL))

@@ -119,9 +119,9 @@ def samples_html(rows: pd.DataFrame) -> str:
         shown = _thumbnail(picture, str(row["asked"])) if isinstance(picture, str) else ""
         right = {"True": "right", "False": "not"}.get(str(row["right"]), "")
         said = f"<td class='uk-text'>{shown}{escape(str(row['said']))}</td>"
-        cells = (html.cell(row["asked"], words=True), html.cell(row["wanted"], words=True), said, html.cell(right))
-        lines.append((str(row["split"]), *cells))
-    return html.table(["split", "asked", "wanted", "said or read", ""], lines)
+        cells = (html.cell(row[c], words=True) for c in ("split", "asked", "wanted"))
+        lines.append((str(len(lines) + 1), *cells, said, html.cell(right)))
+    return html.table(["", "split", "asked", "wanted", "said or read", ""], lines)
 
 
 def _thumbnail(data: str, alt: str) -> str:
@@ -143,5 +143,6 @@ def attribution_html(table: pd.DataFrame, title: str, most: int = 24) -> str:
     for (measure, _, label), values in wide[names].head(most).iterrows():
         rows.append((f"{measure}: {html.piece(str(label))}", *(html.cell(html.number(v)) for v in values)))
     more = f"; {len(wide) - most} more rows in uk.attribute" if len(wide) > most else ""
-    caption = f"{title}, mean over {table['item'].nunique()} records{more}"
+    count = table["item"].nunique()
+    caption = f"{title}, mean over {count} record{'s' * (count != 1)}{more}"
     return html.table(["measure", *names], rows, caption, ["currentColor", *map(html.color_of, names)])
