@@ -6,7 +6,9 @@ import ast
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 from types import MappingProxyType
@@ -134,13 +136,20 @@ def read_profile(name: str, folder: Path) -> dict[str, Any]:
     Raises:
         UnlearnkitError: no such profile, not YAML, or not a mapping of mappings.
     """
-    import yaml
-
     known = profiles(folder)
     if name not in known:  # also whatever would lead out of the folder
         raise unknown("profile", name, known)
+    path = folder / "profiles" / f"{name}.yml"
+    return deepcopy(_parsed(path, path.stat().st_mtime_ns, path.stat().st_size))
+
+
+@lru_cache(maxsize=64)  # a sweep and the doctor read the same few files hundreds of times
+def _parsed(path: Path, time_ns: int, size: int) -> dict[str, Any]:
+    import yaml
+
+    name = path.stem
     try:
-        found = yaml.safe_load((folder / "profiles" / f"{name}.yml").read_text("utf-8")) or {}
+        found = yaml.safe_load(path.read_text("utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UnlearnkitError(f"profile '{name}' is not plain YAML: {' '.join(str(error).split())[:200]}") from error
     if not isinstance(found, dict) or not all(isinstance(part, dict | None) for part in found.values()):
