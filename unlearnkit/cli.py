@@ -213,13 +213,13 @@ def course(
 
 
 @app.command("stamp", hidden=True)
-def stamp_(notebooks: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+def stamp_(notebooks: Annotated[list[str] | None, typer.Argument()] = None, runs: Runs = Path("runs")) -> None:
     """Execute notebooks in place with the quick profile, for committing; fresh ones are left alone."""
     from unlearnkit.runs.freshness import is_fresh, stamp
     from unlearnkit.runs.plan import find_notebook, series
 
     for path in [find_notebook(name) for name in notebooks or []] or series():
-        made = "fresh" if is_fresh(path) else f"executed in {stamp(path):.1f} s"
+        made = "fresh" if is_fresh(path) else f"executed in {stamp(path, runs):.1f} s"
         typer.echo(f"{path.stem:<28} {made}")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from unlearnkit.runs.execute import run_notebook
 from unlearnkit.runs.freshness import is_fresh, parameters_cell, stamp
 from unlearnkit.runs.plan import PACKAGE, plan
 
@@ -39,12 +40,21 @@ def test_a_stamp_holds_until_code_or_profile_change(
 ) -> None:
     path = tiny("print(6 * 7)\nfrom ipywidgets import IntProgress\ndisplay(IntProgress())")
     assert not is_fresh(path)
-    stamp(path)
+    marked = nbformat.read(path, as_version=4)
+    marked.metadata["unlearnkit"] = {"after": "all"}
+    nbformat.write(marked, path)
+    stamp(path, series.parent / "runs")
     assert is_fresh(path)
+    again = run_notebook(path, {}, series.parent / "runs")
+    assert again.found and len(nbformat.read(again.folder / "executed.ipynb", 4).cells) == len(marked.cells)
     made = nbformat.read(path, as_version=4)
     (output,) = made.cells[-1].outputs  # the progress bar is left out
     assert output.text == "42\n" and "widgets" not in made.metadata
-    assert made.metadata.unlearnkit.profile == "quick" and made.metadata.unlearnkit.seconds > 0
+    assert (
+        made.metadata.unlearnkit.after == "all"
+        and made.metadata.unlearnkit.profile == "quick"
+        and made.metadata.unlearnkit.seconds > 0
+    )
     assert str(series) not in path.read_text()
 
     profile = series / "profiles" / "quick.yml"

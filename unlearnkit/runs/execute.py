@@ -44,6 +44,7 @@ def run_notebook(
     runs: Path | str = "runs",
     force: bool = False,
     say: Callable[[str], object] | None = None,
+    source: Path | None = None,
 ) -> Outcome:
     """Execute a notebook into ``runs/<notebook>/<digest>/``, unless that run is complete.
 
@@ -54,6 +55,7 @@ def run_notebook(
         given: parameter → value; the rest is declared in the notebook or comes from the profile.
         force: execute even what is complete.
         say: takes lines about waiting, missing memory and progress.
+        source: a copy of the notebook with more cells, executed in its place.
 
     Raises:
         UnlearnkitError: bad parameters or a bad notebook (before any work); the disk is full.
@@ -70,7 +72,7 @@ def run_notebook(
                 return Outcome(folder, "complete", True, status.get("seconds", 0.0))
             for lack in shortfalls(planned.config.needs, home) if say else []:
                 say(f"{planned.path.stem} {lack}")  # type: ignore[misc]
-            status = _recorded(planned, home, folder, say)
+            status = _recorded(planned, source or planned.path, home, folder, say)
     except OSError as error:
         raise unwritable(Path(runs), error) from error
     return Outcome(folder, status["state"], False, status["seconds"], status["traceback"])
@@ -81,7 +83,9 @@ def complete(runs: Path, planned: Plan) -> bool:
     return _status(runs / planned.path.stem / planned.digest).get("state") == "complete"
 
 
-def _recorded(planned: Plan, home: Path, folder: Path, say: Callable[[str], object] | None) -> dict[str, Any]:
+def _recorded(
+    planned: Plan, source: Path, home: Path, folder: Path, say: Callable[[str], object] | None
+) -> dict[str, Any]:
     """Execute into a temporary folder and put it in place; whatever stops this, nothing half is left behind."""
     work = Path(tempfile.mkdtemp(prefix=f".{planned.digest}.", suffix=".tmp", dir=home))
     try:
@@ -89,7 +93,7 @@ def _recorded(planned: Plan, home: Path, folder: Path, say: Callable[[str], obje
         write_json(work / "config.json", described(planned.config) | {"digest": planned.digest})
         environment = {RUN_DIR: str(work), RUNS: str(home.parent)}
         started, begun = now(), time.monotonic()
-        failure, peak = execute(planned.path, work / "executed.ipynb", planned, environment, say)
+        failure, peak = execute(source, work / "executed.ipynb", planned, environment, say)
         status = {
             "state": "failed" if failure else "complete",
             "started": started,

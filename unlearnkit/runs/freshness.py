@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,14 +40,15 @@ def is_fresh(path: Path) -> bool:
     return stamped.get("digest") == _digest(notebook, planned, stamped["modules"])
 
 
-def stamp(path: Path) -> float:
+def stamp(path: Path, runs: Path | str = "runs") -> float:
     """Execute a notebook in place with the quick profile and stamp it; returns the seconds it took.
+
+    The execution is kept as a run, too.
 
     Raises:
         UnlearnkitError: a cell failed (the file is left as it was), or the notebook is broken.
     """
-    from unlearnkit.runs.execute import execute
-    from unlearnkit.runs.record import RUN_DIR
+    from unlearnkit.runs.execute import run_notebook
 
     planned, notebook = _quick(path), read_notebook(path)
     probed = copy.deepcopy(notebook)
@@ -61,26 +61,30 @@ def stamp(path: Path) -> float:
         "execution_count": None,
     }
     probed["cells"].append(probe)
-    begun = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="uk-stamp-") as work:
-        source, out = Path(work, "in.ipynb"), Path(work, "out.ipynb")
+        source = Path(work, path.name)
         source.write_text(json.dumps(probed), "utf-8")
-        failure, _ = execute(source, out, planned, {RUN_DIR: work})
-        if failure:
-            raise UnlearnkitError(f"{path.name} failed and is left as it was:\n{failure}")
-        executed = json.loads(out.read_text("utf-8"))
-    seconds = round(time.monotonic() - begun, 1)
+        outcome = run_notebook(path, {}, runs, force=True, source=source)
+    if outcome.state != "complete":
+        raise UnlearnkitError(f"{path.name} failed and is left as it was:\n{outcome.traceback}")
+    seconds = round(outcome.seconds, 1)
+    kept = outcome.folder / "executed.ipynb"
+    executed = json.loads(kept.read_text("utf-8"))
     said = [output for output in executed["cells"].pop()["outputs"] if output.get("name") == "stdout"]
     text = "".join("".join(output["text"]) for output in said)  # a long line may come in several pieces
     files = json.loads(text.splitlines()[-1])
     modules = covered(Path(file).relative_to(PACKAGE).as_posix() for file in files)
-    for cell, made in zip(notebook["cells"], executed["cells"], strict=True):
+    write(kept, json.dumps(executed, indent=1).encode())
+    ran = [cell for cell in executed["cells"] if "injected-parameters" not in cell["metadata"].get("tags", [])]
+    for cell, made in zip(notebook["cells"], ran, strict=True):
         if cell["cell_type"] == "code":  # metadata stay as they were: papermill's hold times and paths
             # no widgets: a finished progress bar says nothing, and a panel has its static twin beside it
             outputs = [o for o in made["outputs"] if not WIDGET & o.get("data", {}).keys()]
             cell |= {"outputs": outputs, "execution_count": made["execution_count"]}
     notebook["metadata"].pop("widgets", None)
+    before = notebook["metadata"].get("unlearnkit")
     notebook["metadata"]["unlearnkit"] = {
+        **({"after": before["after"]} if isinstance(before, dict) and "after" in before else {}),
         "profile": PROFILE,
         "seconds": seconds,
         "digest": _digest(notebook, planned, modules),
