@@ -84,6 +84,14 @@ def test_seeds_on_both_sides_of_the_oracle_do_not_cancel() -> None:
     assert uk.leaderboard(rows).loc["a", "gap"] == pytest.approx(0.5)  # the mean value is the oracle's
 
 
+def test_the_measure_that_shows_most_says_what_came_back() -> None:
+    rows = rows_of("guard", [0.3, 0.3], back=0.0)  # no right answer is spoken after the attack, but they are likely
+    rows += [number("guard", s, "relearn_nll", v, 0.1, 2.1, before=2.5) for s, v in enumerate((0.6, 0.9))]
+    rows += [number("guard", s, "relearn_option_accuracy", 0.3, 1.0, 0.4, before=0.3) for s in (0, 1)]
+    board = uk.leaderboard(table(rows))
+    assert board.loc["guard", "recovered_relearn"] == board.loc["guard", "recovered"] == pytest.approx((0.75 + 0.6) / 2)
+
+
 def test_ruin_does_not_lead_and_is_shown_as_such() -> None:
     board = uk.leaderboard(
         table(rows_of("ruin", [0.06, 0.06], 0.2), rows_of("fair", [0.4, 0.4], 0.95), rows_of("oracle", [0.02]))

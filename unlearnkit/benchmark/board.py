@@ -18,7 +18,7 @@ AXES = {  # branch: (forget metric whose gap is the first axis, metric whose sha
     "text": ("forget_ks_statistic", "retain_model_utility"),
     "image": ("ua", "prompt_accuracy"),
 }
-ATTACKED = {"text": "accuracy", "image": "shown"}  # measure of an attack by which `recovered` is reckoned
+ATTACKED = {"text": ("accuracy", "option_accuracy", "nll"), "image": ("shown", "probability")}  # what attacks report
 FIRST = [
     "gap", "gap_low", "gap_high", "floor", "utility", "utility_low", "utility_high", "usable", "recovered",
     "recovered_low", "recovered_high", *(f"recovered_{name}" for name in ATTACKS), "seconds", "cost_ratio", "seeds",
@@ -44,7 +44,8 @@ def leaderboard(
       seeds on both sides of the oracle don't cancel; `floor`: the largest such gap of another oracle;
     - `utility`: share of the original's; `usable`: whether it is at least `bar`;
     - `recovered_relearn`, `recovered_quantize`: how far each attack leads back from the oracle to the original, both
-      attacked alike (0 the oracle, 1 the original); `recovered`: the worse of them, seed by seed;
+      attacked alike (0 the oracle, 1 the original), by the measure that shows most, since a saturated one (no right
+      answer is spoken) hides what a graded one (they are likely again) shows; `recovered`: the worse, seed by seed;
     - `seconds`, and `cost_ratio` = seconds / seconds of retraining, where the rows of the oracle hold these;
     - `seeds`, `items` behind the gap, and `why` something is missing;
     - for every key of the rows: its mean under its own name, `<key>_low`, `<key>_high`, `<key>_gap`, `<key>_floor`
@@ -115,8 +116,9 @@ def _row(part: pd.DataFrame, branch: str, forgetting: str, utility: str, bar: fl
     out["usable"] = bool(out["utility"] >= bar) if not math.isnan(out["utility"]) else None
     back = {}
     for attack in ATTACKS:
-        own = of.get(f"{attack}_{ATTACKED.get(branch, 'accuracy')}", missing)
-        back[attack] = signed(own).groupby(own["seed"]).mean()
+        rows = [of.get(f"{attack}_{measure}", missing) for measure in ATTACKED.get(branch, ())]
+        each = pd.concat([signed(own).groupby(own["seed"]).mean() for own in (missing, *rows)], axis=1)
+        back[attack] = each.max(axis=1).astype(float)
         out[f"recovered_{attack}"] = back[attack].mean()
     both = pd.DataFrame(back)
     out |= _summary("recovered", both.max(axis=1)[both.notna().all(axis=1)])

@@ -72,7 +72,7 @@ SHIPPED = "every registered method with its tuned settings, as shipped in data/m
 
 def as_table(boards: list[Board]) -> pd.DataFrame:
     """All boards under each other: `board`, `source`, `method`, and the columns of `leaderboard`."""
-    parts = [b.table.reset_index().assign(board=b.title, source=b.source, runs=" ".join(b.runs)) for b in boards]
+    parts = [b.table.copy().reset_index().assign(board=b.title, source=b.source, runs=" ".join(b.runs)) for b in boards]
     if not parts:
         return pd.DataFrame(columns=["board", "source", "runs", "method"])
     whole = pd.concat([p.astype(object) for p in parts], ignore_index=True)

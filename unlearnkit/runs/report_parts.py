@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 COLUMNS = {  # column of a leaderboard: (its head, how it is sorted first)
     "place": ("place", "up"), "gap": ("gap", "up"), "floor": ("floor", "up"), "utility": ("utility", "down"),
-    "recovered": ("recovered", "up"), "recovered_relearn": ("… by relearning", "up"),
-    "recovered_quantize": ("… by quantization", "up"), "seconds": ("seconds", "up"),
-    "cost_ratio": ("share of retraining", "up"), "seeds": ("seeds", "down"), "items": ("items", "down"),
+    "recovered": ("recovered", "up"), "recovered_relearn": ("relearned", "up"),
+    "recovered_quantize": ("quantized", "up"), "seconds": ("seconds", "up"),
+    "cost_ratio": ("of retraining", "up"), "seeds": ("seeds", "down"), "items": ("items", "down"),
 }  # fmt: skip
 
 
@@ -76,19 +76,14 @@ def _place(name: Any, row: Any) -> dict[str, Any]:
 
 
 def _number(row: Any, column: str) -> dict[str, Any]:
-    value = row[column]
+    value = float(row[column])
     low, high = row.get(f"{column}_low", math.nan), row.get(f"{column}_high", math.nan)
-    interval = "" if low != low else f"[{_short(low)}, {_short(high)}]"
+    digits = 0 if column in ("seeds", "items") or abs(value) >= 100 else 2
+    interval = "" if low != low else f"[{low:.{digits}f}, {high:.{digits}f}]"
     failing = column == "utility" and row["usable"] is False
-    return {"text": _short(value), "value": "" if value != value else repr(float(value)), "interval": interval,
-            "bad": failing}  # fmt: skip
-
-
-def _short(value: float) -> str:
-    """Two digits behind the point where they say something."""
-    if value != value:
-        return "–"
-    return f"{value:.0f}" if float(value).is_integer() or abs(value) >= 100 else f"{value:.2f}"
+    known = value == value
+    return {"text": f"{value:.{digits}f}" if known else "–", "value": repr(value) if known else "",
+            "interval": interval, "bad": failing}  # fmt: skip
 
 
 def cell(value: Any) -> str:
