@@ -274,6 +274,17 @@ def test_a_trajectory_ends_where_the_run_ends(small_problem: Any, monkeypatch: p
     assert path["forgetting"].nunique() == 3
 
 
+def test_an_oracle_is_not_compared_with_itself(small_problem: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import unlearnkit as uk
+
+    monkeypatch.setattr("unlearnkit.metrics.table.SMALLEST", 2)  # there are three forgotten records
+    original, oracle = uk.references(small_problem, 10)[0], uk.references(small_problem, 10)[1][0]
+    keys = ["forget_ks_statistic", "retain_probability"]
+    rows = tradeoff.oracle_scores(small_problem, (original, [oracle, original]), keys)
+    assert rows[["seed", "key"]].to_numpy().tolist() == [[0, keys[1]], [1, keys[0]], [1, keys[1]]]
+    assert set(rows["method"]) == {"oracle"} and rows["unlearned"].iloc[2] == rows["original"].iloc[2]
+
+
 PUBLISHED = sorted(path.stem for path in (data_dir() / "published").glob("*.csv"))
 
 

@@ -29,7 +29,8 @@ def window(points: pd.DataFrame, goal: Target | None, extra: np.ndarray | None =
     low = _edge(known) if len(known) else (-0.05, 0.45)
     ends = [known.to_numpy(float), np.array([[0.0, 1.0], [1.0, 1.0]])]
     if goal is not None:
-        ends.append([[goal.forgetting + goal.forgetting_noise, goal.utility + goal.utility_noise]])
+        noise = np.nan_to_num([goal.forgetting_noise, goal.utility_noise])
+        ends.append([[goal.forgetting, goal.utility] + noise])
     high = np.vstack(ends).max(0) + 0.05
     return (low[0], min(high[0], 2.5)), (low[1], min(high[1], 2.5))
 

@@ -110,7 +110,8 @@ def _scene(ax: Any, goal: Target | None, share: float | None) -> None:
     if goal is not None:
         corner = (goal.forgetting - goal.forgetting_noise, goal.utility - goal.utility_noise)
         size = (2 * goal.forgetting_noise, 2 * goal.utility_noise)
-        ax.add_patch(Rectangle(corner, *size, color=COLORS["oracle"], alpha=0.25, lw=0, zorder=1))
+        if np.isfinite(size).all():  # of a single oracle no noise is known
+            ax.add_patch(Rectangle(corner, *size, color=COLORS["oracle"], alpha=0.25, lw=0, zorder=1))
         ax.plot(
             goal.forgetting, goal.utility, "*", ms=15, color=COLORS["oracle"], mec="white", zorder=4, label="oracle"
         )

@@ -9,7 +9,7 @@ Both axes are to be maximised everywhere: forgetting = 1 − gap of a forget met
 utility relative to the original.
 """
 
-from unlearnkit.tradeoff.attainment import Target, attained, attainment, target
+from unlearnkit.tradeoff.attainment import Target, attained, attainment, oracle_scores, target
 from unlearnkit.tradeoff.choice import RULES, best_feasible, preference, preferred
 from unlearnkit.tradeoff.equal import at_utility, compare, holm
 from unlearnkit.tradeoff.fronts import (
@@ -53,6 +53,7 @@ __all__ = [
     "named",
     "nondominated",
     "of_scores",
+    "oracle_scores",
     "point",
     "points",
     "preference",

@@ -6,6 +6,7 @@ The empirical attainment function of Grunert da Fonseca, Fonseca and Hall 2001, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 import pandas as pd
 
 from unlearnkit.errors import UnlearnkitError
+from unlearnkit.evaluation import score
+from unlearnkit.metrics.table import METRICS
 from unlearnkit.tradeoff.fronts import AXES, as_points
 
 MEDIAN, WORST = 0.5, 1.0
@@ -56,6 +59,24 @@ def target(points: pd.DataFrame, method: str = "oracle") -> Target:
     return Target(
         1.0, center, float((1 - known["forgetting"]).abs().max()), float((known["utility"] - center).abs().max())
     )
+
+
+def oracle_scores(
+    problem: Any, reference: tuple[Any, list[Any]], metrics: Sequence[str], resamples: int = 0
+) -> pd.DataFrame:
+    """Rows of `evaluate` of the retrained models as if they were a method, a seed each: what `target` is made of.
+
+    A metric that compares with the first oracle has no row of that one: its distance from itself is no noise.
+
+    Args:
+        reference: what `references` returned.
+    """
+    rows = []
+    for k, one in enumerate(reference[1]):
+        able = [key for key in metrics if k or not METRICS[key].against_oracle]
+        table = score(problem, [one], reference, able, resamples).reset_index()
+        rows.append(table[table["key"].isin(able)].assign(method="oracle", balance="sum", seed=k, settings="{}"))
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["key", "method"])
 
 
 def attainment(points: Any, runs: Any, share: float = MEDIAN) -> np.ndarray:

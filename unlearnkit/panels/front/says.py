@@ -43,7 +43,9 @@ def sentences(points: pd.DataFrame, choice: Choice, goal: Target | None, share: 
     liked = points.loc[choice.preferred]
     how = {"sum": "weighted sum", "chebyshev": "weighted Chebyshev distance"}[rule]
     if goal is None:
-        oracle = "Fewer than two retrained models are among the points: the target has no noise region."
+        oracle = "No retrained model is among the points: of the target only forgetting = 1 is known."
+    elif not np.isfinite(goal.utility_noise):
+        oracle = f"One retrained model (forgetting 1, utility {goal.utility:.2f}): its noise region needs another."
     else:
         oracle = (
             f"Retrained models lie at forgetting 1 ± {goal.forgetting_noise:.2f}, utility {goal.utility:.2f} ± "
@@ -113,7 +115,7 @@ def samples_html(rows: pd.DataFrame) -> str:
             "No samples were kept of this model: its run folder has no trace-samples.csv. Notebook 07 writes one; "
             'in a notebook of your own, run.trace(tradeoff.samples(problem, measured).assign(method=…), "samples").'
         )
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for row in rows.to_dict("records"):
         picture = row.get("picture")
         shown = _thumbnail(picture, str(row["asked"])) if isinstance(picture, str) else ""
