@@ -5,7 +5,7 @@
 >>> uk.meta_evaluate(pool="image")
 """
 
-from unlearnkit.metaevaluation.beside import LEAST, PICTURES, Beside, as_table, beside, findings
+from unlearnkit.metaevaluation.beside import LEAST, METRIC_NAMES, PICTURES, TOFU, Beside, as_table, beside, findings
 from unlearnkit.metaevaluation.known import Known, known_models
 from unlearnkit.metaevaluation.measuring import pool_of
 from unlearnkit.metaevaluation.pool import INSIDE, TRUTHS, Entry, Pool, merged, read_pool, save_pool
@@ -16,7 +16,9 @@ __all__ = [
     "COLUMNS",
     "INSIDE",
     "LEAST",
+    "METRIC_NAMES",
     "PICTURES",
+    "TOFU",
     "TRUTHS",
     "Beside",
     "Entry",

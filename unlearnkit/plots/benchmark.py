@@ -65,7 +65,7 @@ def plot_board(board: pd.DataFrame, columns: Mapping[str, tuple[str, float | Non
         ax.set(xlabel=label, ylim=(len(named) - 0.5, -0.5))
         ax.xaxis.label.set_size(9)
         if column == "seconds":
-            ax.set_xscale("symlog", linthresh=1)
+            ax.set_xscale("log")
     axes[0, 0].set_yticks(range(len(named)), named, fontsize=9)
     return fig
 
@@ -100,14 +100,14 @@ def plot_radar(shares: pd.DataFrame, marked: Sequence[str], orders: Sequence[Seq
     fig, axes = plt.subplots(
         1, len(orders), figsize=(3.6 * len(orders) + 1.2, 3.4), subplot_kw={"projection": "polar"}, squeeze=False
     )
-    for ax, order in zip(axes[0], orders, strict=True):
+    for number, (ax, order) in enumerate(zip(axes[0], orders, strict=True), 1):
         angles = np.linspace(0, 2 * np.pi, len(order), endpoint=False)
         for name, color in method_colors(list(marked)).items():
             values = shares.loc[name, list(order)].to_numpy(float)
             ax.plot(np.r_[angles, angles[0]], np.r_[values, values[0]], color=color, lw=2, label=name)
             ax.fill(angles, values, color=color, alpha=0.12)
         ax.set_xticks(angles, list(order), fontsize=8)
-        ax.set(ylim=(0, 1), yticks=(0.5, 1))
+        ax.set(ylim=(0, 1), yticks=(0.5, 1), title=f"order {number}")
         ax.tick_params(axis="y", labelsize=7)
     axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.2, 0.5), frameon=False, fontsize=8)
     return fig
