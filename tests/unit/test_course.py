@@ -132,7 +132,8 @@ def test_some_notebooks_link_only_to_each_other(tmp_path: Path) -> None:
     two = [path for path in series() if path.name[:2] in ("01", "02")]
     made = write_course(tmp_path / "two", "students", two)
     assert [path.name for path in made] == [path.name for path in two]
-    links = set(re.findall(r"\]\(([^)#]+\.ipynb)", "".join(path.read_text("utf-8") for path in made)))
+    texts_of = [path.read_text("utf-8") for path in (*made, *(tmp_path / "two").glob("*.md"))]
+    links = set(re.findall(r"\]\(([^)#]+\.ipynb)", "".join(texts_of)))
     assert links == {path.name for path in two}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from unlearnkit.errors import UnlearnkitError, unknown
 from unlearnkit.paths import notebooks_dir
-from unlearnkit.runs.course_notebook import variant
+from unlearnkit.runs.course_notebook import unlinked, variant
 from unlearnkit.runs.exercise_cells import exercises_of
 from unlearnkit.runs.files import unwritable, write, write_json
 from unlearnkit.runs.plan import read_notebook, series, source_of
@@ -57,7 +57,10 @@ def write_course(out: Path, audience: str, notebooks: Sequence[Path] | None = No
         for name, notebook in made.items():
             write(work / name, (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode())
         for path in _beside(audience, chosen):
-            write(work / path.relative_to(notebooks_dir()), path.read_bytes())
+            content = path.read_bytes()
+            if path.suffix == ".md":
+                content = unlinked(content.decode("utf-8"), names).encode()
+            write(work / path.relative_to(notebooks_dir()), content)
         write(work / "README.md", _start_page(made, chosen, audience).encode())
         write_json(work / MARK, {"for": audience, "files": _digests(work)})
         work.chmod(0o755)  # mkdtemp makes it private

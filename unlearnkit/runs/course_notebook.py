@@ -32,7 +32,7 @@ def variant(path: Path, audience: str, copied: Sequence[str]) -> dict[str, Any]:
     for cell in notebook["cells"]:
         text = source_of(cell)
         if cell["cell_type"] == "markdown":
-            text = _unlinked(text, copied)
+            text = unlinked(text, copied)
             if "## Exercises" in text:  # what the series says of its solutions isn't so in a copy
                 text = re.sub(r" ?The solutions are folded\.", "", text)
             here = FOLDED.search(text) is not None
@@ -106,7 +106,9 @@ def _holds(text: str, lines: set[str]) -> str:
     return next((line for line in sorted(lines) if line in text or json.dumps(line)[1:-1] in text), "")
 
 
-def _unlinked(text: str, copied: Sequence[str]) -> str:
+def unlinked(text: str, copied: Sequence[str]) -> str:
+    """Markdown whose links to notebooks that are not `copied` are plain text."""
+
     def kept(link: re.Match[str]) -> str:
         return link[0] if link[2] in copied else link[1]
 
