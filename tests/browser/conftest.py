@@ -1,4 +1,4 @@
-"""JupyterLab and Chromium, started once: one notebook with all panels, every cell run, each test operates its own.
+"""A Jupyter server and Chromium, started once; a notebook with all panels, every cell run, each test operates its own.
 
 Screenshots are kept in pytest's temporary folder, or in $UNLEARNKIT_SCREENSHOTS.
 """
@@ -12,13 +12,16 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+
+from .front_cell import FRONT
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
@@ -42,6 +45,8 @@ class Hostile:
 hostile = dataclasses.replace(problem, tokenizer=Hostile(problem.tokenizer), measured={{}})
 pictures = uk.load_problem("canvas", "striped", oracles=1, device="cpu")
 uce = uk.unlearn(pictures, "uce", progress=False)
+loud = dataclasses.replace(pictures, asked={{**pictures.asked, "forget": [{PAYLOAD!r} + " striped circle"]}},
+    wanted={{**pictures.wanted, "forget": pictures.wanted["forget"][:1]}}, measured={{}})
 """
 PANELS = {  # id of the cell → its code
     "text": 'uk.attribution_panel(problem, {"npo": npo, "nothing": problem.model})',
@@ -50,7 +55,13 @@ PANELS = {  # id of the cell → its code
     "answers": 'uk.answers_panel(problem, {"npo": npo})',
     "hostile_answers": f"uk.answers_panel(hostile, {{{PAYLOAD!r}: npo}})",
     "pictures": 'uk.pictures_panel(pictures, {"uce": uce})',
+    "hostile_pictures": f"uk.pictures_panel(loud, {{{PAYLOAD!r}: uce}})",
     "console": 'uk.attack_console(problem, {"npo": npo})',
+    "hostile_console": f"uk.attack_console(hostile, {{{PAYLOAD!r}: npo}})",
+    "review": 'uk.review_panel(problem, {"npo": npo}, limit=6, file="review.csv")',
+    "hostile_review": f"uk.review_panel(hostile, {{{PAYLOAD!r}: npo}}, limit=2)",
+    "review_pictures": 'uk.review_panel(pictures, {"uce": uce}, limit=6)',
+    "front": FRONT,
 }
 SETTINGS = {  # nothing from outside, and every cell in the page
     "notebook-extension/tracker": {"windowingMode": "none"},
@@ -59,8 +70,8 @@ SETTINGS = {  # nothing from outside, and every cell in the page
 
 
 @pytest.fixture(scope="package")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """JupyterLab on the loopback at a port of its own choice: (address with token, notebook folder)."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """JupyterLab, Notebook 7 and Voilà behind one server on the loopback, at a port of its own choice."""
     if not CHROMIUM:
         pytest.skip("no Chromium on this machine; install the system package `chromium` to test panels in a browser")
     home = tmp_path_factory.mktemp("jupyter")
@@ -74,7 +85,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
     environment = {
         **os.environ, "JUPYTER_TOKEN": token, "JUPYTER_RUNTIME_DIR": str(runtime), "IPYTHONDIR": str(home / "ipython"),
         "JUPYTER_CONFIG_DIR": str(home / "config"), "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"), "HF_HUB_OFFLINE": "1",
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     words = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0", f"--notebook-dir={folder}"]
     with (home / "server.log").open("w") as log:
@@ -82,10 +93,29 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path
             [sys.executable, "-m", "jupyterlab", *words], env=environment, cwd=home, stdout=log, stderr=log
         )
         try:
-            yield f"{_address(runtime, process, home / 'server.log')}lab/tree/panels.ipynb?token={token}", folder
+            yield Server(_address(runtime, process, home / "server.log"), token, folder)
         finally:
             process.terminate()
             process.wait(20)
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the server listens, its token, and the folder whose notebooks it opens."""
+
+    url: str
+    token: str
+    folder: Path
+
+    def write(self, name: str, codes: Mapping[str, str]) -> None:
+        """A notebook of code cells: id → source."""
+        cells = [new_code_cell(code, id=key) for key, code in codes.items()]
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), self.folder / f"{name}.ipynb")
+
+    def address(self, name: str, host: str = "lab/tree") -> str:
+        """A notebook's address in a host: "lab/tree", "notebooks" or "voila/render"."""
+        return f"{self.url}{host}/{name}.ipynb?token={self.token}"
 
 
 def _address(runtime: Path, process: subprocess.Popen[bytes], log: Path) -> str:
@@ -101,20 +131,23 @@ def _address(runtime: Path, process: subprocess.Popen[bytes], log: Path) -> str:
 
 
 @pytest.fixture(scope="package")
-def notebook(server: tuple[str, Path], shots: Callable[..., None]) -> Iterator[Any]:
-    """The page of the notebook, all cells run in Chromium; `page.errors` and `page.dialogs` must stay empty."""
+def chromium(server: Server) -> Iterator[Any]:
     from playwright.sync_api import expect, sync_playwright
 
     expect.set_options(timeout=120_000)
-    address, folder = server
-    codes = {"prepare": PREPARE.strip(), **PANELS}
-    cells = [new_code_cell(code, id=name) for name, code in codes.items()]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / "panels.ipynb")
     with sync_playwright() as tools:
-        chromium = tools.chromium.launch(
+        browser = tools.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="package")
+def opened(chromium: Any) -> Callable[[str], Any]:
+    """Open an address in a page of its own; `page.errors` and `page.dialogs` must stay empty, see `quiet`."""
+
+    def open_page(address: str) -> Any:
         page = chromium.new_page(viewport={"width": 1440, "height": 1000})
         page.set_default_timeout(120_000)
         errors: list[str] = []
@@ -123,18 +156,44 @@ def notebook(server: tuple[str, Path], shots: Callable[..., None]) -> Iterator[A
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
         page.errors, page.dialogs = errors, dialogs
+        if "/voila/" in address:  # its template takes icons and MathJax from a CDN, and tests have no network
+            page.route("https://cdn.jsdelivr.net/**", lambda route: route.fulfill(body=""))
         page.goto(address)
-        page.locator(".jp-Notebook .jp-CodeCell").nth(len(cells) - 1).wait_for()
-        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # cells run before that are not run at all
-        page.keyboard.press("Control+b")  # the file browser leaves its place to the notebook
-        page.locator(".lm-MenuBar-item", has_text="Run").click()
-        page.locator(".lm-Menu-item[data-command='runmenu:run-all']").click()
-        try:
-            page.locator(".jp-CodeCell").last.locator(".jp-InputPrompt", has_text=f"[{len(cells)}]:").wait_for()
-            yield page
-        finally:
-            shots(page, "last")
-            chromium.close()
+        return page
+
+    return open_page
+
+
+def quiet(page: Any) -> None:
+    """Assert: no console error, no dialog, no tag from a model."""
+    assert page.locator("[onerror], img[src=x]").count() == 0
+    assert not page.dialogs and not page.errors
+
+
+def run_all(page: Any, count: int) -> None:
+    """Begin to run all cells, of which `count` hold code, in JupyterLab."""
+    page.locator(".jp-Notebook .jp-CodeCell").nth(count - 1).wait_for()
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # cells run before that are not run at all
+    page.keyboard.press("Control+b")  # the file browser leaves its place to the notebook
+    page.locator(".lm-MenuBar-item", has_text="Run").click()
+    page.locator(".lm-Menu-item[data-command='runmenu:run-all']").click()
+
+
+@pytest.fixture(scope="package")
+def notebook(server: Server, opened: Callable[[str], Any], shots: Callable[..., None]) -> Iterator[Any]:
+    """The page of the notebook with all panels, its cells run in JupyterLab."""
+    codes = {"prepare": PREPARE.strip(), **PANELS}
+    server.write("panels", codes)
+    page = opened(server.address("panels"))
+    run_all(page, len(codes))
+    try:
+        page.locator(".jp-CodeCell").last.locator(".jp-InputPrompt", has_text=f"[{len(codes)}]:").wait_for(
+            timeout=400_000
+        )
+        yield page
+    finally:
+        shots(page, "last")
+        page.close()
 
 
 @pytest.fixture(scope="package")
@@ -150,5 +209,4 @@ def shots(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
 def panel(notebook: Any, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Any]]:
     """name of a panel → its cell in the page; afterwards: no console error, no dialog, no tag from a model."""
     yield lambda name: notebook.locator(".jp-CodeCell").nth(1 + list(PANELS).index(name))
-    assert notebook.locator("[onerror], img[src=x]").count() == 0
-    assert not notebook.dialogs and not notebook.errors
+    quiet(notebook)

@@ -46,7 +46,9 @@ def described(outputs: Any, clusters: pd.Series, number: int, words: int = 3) ->
 def words_of(texts: Sequence[str]) -> tuple[np.ndarray, list[str]]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    tool = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\w+", sublinear_tf=True, max_features=4000)
+    tool = TfidfVectorizer(
+        ngram_range=(1, 2), token_pattern=r"(?u)\w+(?:['’]\w+)*", sublinear_tf=True, max_features=4000
+    )
     try:
         return tool.fit_transform(texts).toarray(), tool.get_feature_names_out().tolist()
     except ValueError:  # not one word in all of them

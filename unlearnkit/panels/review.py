@@ -170,6 +170,7 @@ class ReviewPanel(Panel):
         with self.together():
             if chosen.options != tuple(options):
                 kept = [key for key in chosen.value if key in ids]
+                chosen.value = ()  # else the page would mark places that a shorter list doesn't have
                 chosen.options = options
                 chosen.value = kept or list(ids[:1])
             elif not chosen.value:

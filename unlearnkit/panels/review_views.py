@@ -138,7 +138,7 @@ def counts_html(outputs: Outputs, notes: Notes, ids: Sequence[str], by: str = "r
         cells = []
         for r in part.set_index("who").loc[names].itertuples():
             said = f"{r.n} of {r.of} [{r.low:.0%}, {r.high:.0%}]"
-            cells.append(html.cell(said, html.shade(r.n / r.of, html.MAGNITUDE)))
+            cells.append(html.cell(said, html.shade(r.n / r.of, "Blues")))
         rows.append((kind, *cells))
     whose = "tags of a reader, among tagged outputs" if by == "reader" else "by rule, looked at by nobody"
     lines = ["currentColor", *_colors(names, css=True).values()]
@@ -151,7 +151,7 @@ def _shown(outputs: Outputs, key: str) -> str:
     if key not in outputs.pictures:
         return f"<p>{html.marked(row['output'], row['value'])}</p>"
     drawn = html.picture(outputs.pictures[key], f"{row['who']}: {row['prompt']}")
-    return drawn + (f"<small>read as {html.marked(row['output'], row['value'])}</small> " if row["output"] else "")
+    return drawn + (f"<small>read as {html.marked(row['output'], row['value'])}</small><br>" if row["output"] else "")
 
 
 def _colors(names: Sequence[str], css: bool = False) -> dict[str, Any]:

@@ -1,0 +1,50 @@
+"""The same panels in Notebook 7 and in Voilà (JupyterLab is where all other tests operate them)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import expect
+
+from .conftest import Server, quiet
+
+CODES = {
+    "prepare": 'import unlearnkit as uk\nproblem = uk.load_problem("authors", oracles=1, device="cpu")',
+    "answers": 'uk.answers_panel(problem, {"itself": problem.model})',
+    "console": 'uk.attack_console(problem, {"itself": problem.model})',
+}
+
+
+@pytest.mark.parametrize("host", ["notebooks", "voila/render"])
+def test_panels_answer_and_stop_in(
+    host: str, server: Server, opened: Callable[[str], Any], shots: Callable[..., None]
+) -> None:
+    server.write("hosts", CODES)
+    page = opened(server.address("hosts", host))
+    if host == "notebooks":
+        page.locator(".jp-Notebook .jp-CodeCell").nth(2).wait_for()
+        page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
+        page.locator(".lm-MenuBar-item", has_text="Run").click()
+        page.locator(".lm-Menu-item[data-command='runmenu:run-all']").click()
+    view, curve = page.locator(".uk-view-answers"), page.locator(".uk-view-curve")
+    expect(view.locator(".uk-card h4")).to_have_text(["original", "unlearned: itself", "oracle", "random change"])
+    expect(view.locator(".uk-card").first.locator("li")).to_have_count(8)
+    before = view.locator("ol").nth(2).inner_text()
+    page.get_by_role("button", name="sample again").click()
+    expect(view.locator("ol").nth(2)).not_to_have_text(before, use_inner_text=True)
+    page.get_by_label("value", exact=True).fill("<b>")
+    page.get_by_label("value", exact=True).press("Enter")
+    expect(view.locator("p").first).to_contain_text("<b> is what must not be said")
+
+    page.get_by_label("attack", exact=True).select_option(label="Soft prompt")
+    page.get_by_label("budget", exact=True).fill("0, 100000")
+    page.get_by_label("budget", exact=True).press("Enter")
+    page.get_by_role("button", name="run").click()
+    expect(curve.locator("tbody tr")).to_have_count(1)
+    page.get_by_role("button", name="stop").click()
+    expect(curve.get_by_role("alert")).to_contain_text("The attack was stopped")
+    shots(page, "host_" + host.split("/")[0])
+    quiet(page)
+    page.close()
