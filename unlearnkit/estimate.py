@@ -120,7 +120,7 @@ def _pipeline(name: str | Path, revision: str | None) -> Any:
     index = pipeline_index(name, revision)
     configs = {}
     for part in ("unet", "text_encoder", "text_encoder_2", "vae"):
-        library, kind = index.get(part) or (None, None)
+        library, kind = index.get(part) or ("", "")
         if library not in ("diffusers", "transformers"):
             continue
         cls = getattr(import_module(library), kind)

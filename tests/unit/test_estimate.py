@@ -22,7 +22,7 @@ from unlearnkit.models.recipe import corpus_of, train_tokenizer
 from unlearnkit.worlds import authors
 
 WORLD = authors(n_authors=4, facts=3, holdout=0)
-SIZES = {"tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
+SIZES: dict[str, dict[str, Any]] = {"tiny": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2},
          "mid": {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 8}}  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def language(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     """A random Llama of 0.2 or 15 million parameters, and a file of questions."""
     home = tmp_path_factory.mktemp(request.param)
     tokenizer = train_tokenizer(corpus_of(WORLD.items), 600, 128)
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 128}
+    heads: dict[str, Any] = {"num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 128}
     LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **heads, **SIZES[request.param])).save_pretrained(home)
     tokenizer.save_pretrained(home)
     return home, uk.write_jsonl([qa for qa in WORLD.items if qa.primary], home / "questions.jsonl")
@@ -82,7 +82,7 @@ def test_a_language_model_takes_what_was_foretold(language: tuple[Path, Path], o
 
 @pytest.mark.parametrize("kind", ["sd1", "xl"])
 def test_a_pipeline_takes_what_was_foretold(kind: str, tmp_path: Path) -> None:
-    wide = {"block_out_channels": (64, 128)}
+    wide: dict[str, Any] = {"block_out_channels": (64, 128)}
     folder = tiny_pipelines.save(kind, tmp_path / kind, **wide)
     problem = uk.load_problem("stable-diffusion", "striped zebra", model=folder, anchor="horse",
                               preserve=["the grass"], device="cpu", prompts=["a striped zebra"])  # fmt: skip
