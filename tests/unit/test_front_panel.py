@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
+from PIL import Image
 from test_panels import PAYLOAD, Page
 
 import unlearnkit as uk
@@ -128,9 +131,14 @@ def test_the_twin_says_what_was_chosen_and_draws_the_oracle(folder: Path) -> Non
     (region,) = figure.axes[0].patches[:1]
     assert to_hex(region.get_facecolor()) == to_hex(COLORS["oracle"])
     assert (region.get_x(), region.get_y()) == pytest.approx((0.9, 1.0)) and region.get_height() == pytest.approx(0.02)
-    bare = uk.front_twin(source_of(folder).points(*KEYS).iloc[2:])  # points of no oracle
-    assert "no noise region" in bare.texts[0].get_text().replace("\n", " ")
-    assert [line.get_xdata() for line in bare.axes[0].lines if line.get_label() == "as retrained"] == [[1, 1]]
+    for first, words in ((2, "only forgetting = 1 is known"), (1, "its noise region needs another")):
+        bare = uk.front_twin(source_of(folder).points(*KEYS).iloc[first:])  # points of no oracle, of one
+        assert words in bare.texts[0].get_text().replace("\n", " ")
+        stars = [
+            line for line in bare.axes[0].lines if line.get_label() == ("as retrained" if first == 2 else "oracle")
+        ]
+        assert len(stars) == 1 and set(stars[0].get_xdata()) == {1}
+        assert to_hex(stars[0].get_color()) == to_hex(COLORS["oracle"])
 
 
 def test_the_panel_follows_its_controls(folder: Path, tmp_path: Path) -> None:
@@ -203,17 +211,21 @@ def test_models_are_mixed_and_attributed(small_problem: Any, monkeypatch: pytest
 
 
 def test_pictures_among_the_samples_are_drawn_anew() -> None:
-    import base64
-    import io
-
-    from PIL import Image
-
     data = io.BytesIO()
     Image.new("RGB", (4, 4), "red").save(data, "PNG")
     row = {"split": "forget", "asked": "a", "wanted": "a", "said": "b", "right": True}
     good = base64.b64encode(data.getvalue()).decode()
     page = Page(says.samples_html(pd.DataFrame([row | {"picture": good}, row | {"picture": f"x' {PAYLOAD}"}])))
     assert page.harmless() and sum(tag == "img" for tag, _ in page.tags) == 1 and "unreadable picture" in page.text
+
+
+def test_samples_of_a_pipeline_are_its_pictures(small_image_problem: Any) -> None:
+    measured = uk.measure(small_image_problem, small_image_problem.model, 4, progress=False)
+    rows = tradeoff.samples(small_image_problem, measured, forget=2, retain=1)
+    assert rows["split"].tolist() == ["forget", "forget", "retain"] and set(rows["said"]) == {""}  # no judge reads it
+    drawn = Image.open(io.BytesIO(base64.b64decode(rows["picture"][0])))
+    wanted = measured.split("forget").iloc[0]
+    assert (np.asarray(drawn) == wanted["picture"]).all() and rows["asked"][0] == wanted["prompt"]
 
 
 def test_what_is_no_source_is_refused(tmp_path: Path, small_problem: Any) -> None:
