@@ -70,6 +70,7 @@ class FrontPanel(FrontControls):
         self.mixed: dict[Any, dict[float, np.ndarray]] = {}  # model and axes → a → point
         self.choice: Choice | None = None
         self.build(source.axes(), asked, list(self.unlearned), getattr(problem, "modality", "text"), folder)
+        self.controls["beyond"].disabled = self.controls["less"].disabled = source.scores is None  # points are as given
         self.load()
 
     def load(self) -> None:
