@@ -83,6 +83,23 @@ def test_digest_covers_code_config_and_given_files(tiny: Notebook, tmp_path: Pat
     assert plan(tiny("2"), {"world": str(data)}).digest != base
 
 
+def test_digest_covers_the_data_that_code_names(
+    tiny: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the measured tables only those named, in full or without the last part of their name."""
+    measured = tmp_path / "data" / "measured"
+    measured.mkdir(parents=True)
+    monkeypatch.setattr("unlearnkit.runs.plan.data_dir", lambda: tmp_path / "data")
+    for name in ("board_zz_text.csv", "other_zz.csv"):
+        (measured / name).write_text("1")
+    path = tiny("f'board_zz_{1}'")
+    base = plan(path).digest
+    (measured / "other_zz.csv").write_text("2")
+    assert plan(path).digest == base
+    (measured / "board_zz_text.csv").write_text("2")
+    assert plan(path).digest != base
+
+
 def test_what_differs_has_another_digest(tiny: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither concatenation nor a likeness of values makes two runs one."""
     codes = [("a", "b"), ("ab",), ("a\nb",), ("b", "a")]

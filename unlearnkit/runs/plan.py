@@ -164,8 +164,7 @@ def digest_of(notebook: Mapping[str, Any], config: Config, folder: Path, modules
         "code": code,
         "values": dict(config.values),
         "package": {name: _hash(path) for name, path in package.items()},
-        # an entry of the data folder counts when the code names it at all
-        "data": {path.name: _hash(path) for path in data_dir().glob("[!.]*") if path.stem in words},
+        "data": {path.relative_to(data_dir()).as_posix(): _hash(path) for path in _named_data(words)},
         "files": [
             _stamp(path) if path.is_dir() else _hash(path)
             for value in config.values.values()
@@ -173,6 +172,18 @@ def digest_of(notebook: Mapping[str, Any], config: Config, folder: Path, modules
         ],
     }
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _named_data(words: str) -> Iterator[Path]:
+    """What code names in the data folder: an entry by its stem, a measured table also without its last part."""
+    for path in data_dir().glob("[!.]*"):
+        if path.name != "measured":
+            yield from [path] if path.stem in words else []
+            continue
+        for table in path.glob("[!.]*"):
+            family = table.stem[: table.stem.rfind("_") + 1]  # leaderboard_text is read as f"leaderboard_{branch}"
+            if table.stem in words or (family and family in words):
+                yield table
 
 
 def covered(names: Iterable[str] | None = None) -> list[str]:
