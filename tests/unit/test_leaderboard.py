@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -294,6 +295,50 @@ def test_a_method_of_ones_own_is_measured_and_stands_in_the_table(small_problem:
     assert refused["why"].tolist() == ["not measurable: it follows no instruction"]
     with pytest.raises(UnlearnkitError, match="nothing to measure"):
         uk.benchmark_rows(small_problem, {})
+
+
+def test_the_bench_goes_on_where_it_was_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unlearnkit.bench import leaderboard as bench
+
+    asked: list[tuple[str, int]] = []
+
+    def unlearn(problem: Any, name: str, *, seed: int, **_: Any) -> Any:
+        asked.append((name, seed))
+        if name == "in_context":
+            raise UnlearnkitError("it follows no instruction")
+        return SimpleNamespace(cost={})
+
+    def measured(problem: Any, given: dict[str, Any], **_: Any) -> pd.DataFrame:
+        ((name, one),) = given.items()
+        if isinstance(one, UnlearnkitError):
+            return benchmark.benchmark_rows(
+                SimpleNamespace(modality="text", name="w", request="f"), given, oracles=False
+            )
+        rows = table(rows_of(name, [0.2] * (len(one) if isinstance(one, list) else 1)))
+        return rows[rows["key"] != "seconds"] if name == "oracle" else rows
+
+    few = {name: METHODS["text"][name] for name in ("npo", "in_context", "oracle")}
+    monkeypatch.setitem(bench.METHODS, "text", few)
+    oracle = SimpleNamespace(get=lambda: None)
+    monkeypatch.setattr(bench, "load_problem", lambda *_, **__: SimpleNamespace(modality="text", oracles=[oracle] * 3))
+    monkeypatch.setattr(bench, "unlearn", unlearn)
+    monkeypatch.setattr(bench, "benchmark_rows", measured)
+    monkeypatch.setattr(bench, "_oracle_build", lambda branch: lambda folder, force: None)
+    out = tmp_path / "board.csv"
+    bench.main("text", 2, out, minutes=0)
+    assert not out.exists() and asked == []  # nothing new is begun after no minutes
+    bench.main("text", 1, out)
+    assert asked == [("npo", 0), ("in_context", 0)]
+    bench.main("text", 2, out)
+    assert asked[2:] == [("npo", 1), ("in_context", 1)]
+    bench.main("text", 2, out)
+    assert len(asked) == 4  # what is there is not measured again
+    rows = benchmark.read_rows(out)
+    assert (rows["digest"] == case_digests(rows)).all() and not rows.duplicated([*CASE, "key"]).any()
+    assert set(rows["method"]) == set(few) and rows[rows["method"] == "oracle"]["key"].tolist().count("seconds") == 1
+    assert uk.leaderboard(rows).loc["in_context", "why"] == "not measurable: it follows no instruction"
+    with pytest.raises(UnlearnkitError, match="branch 'audio' is unknown"):
+        bench.main("audio")
 
 
 @pytest.mark.skipif(not REFERENCE.is_file(), reason="the reference data (152 models) is not beside this checkout")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,10 @@ from unlearnkit.errors import UnlearnkitError
 LARGEST = 64 * 2**20  # bytes of a results file
 CLOSE = 1e-6  # relative: a recomputed gap may differ by rounding
 RANGES = [  # the first pattern that a key matches says what its value can be
-    (
-        r"(^|_)(answer_)?nll$|_fluency$|_frechet$|_loss$|^seconds$|^steps$|^parameters_touched$|wrong_to_right$",
-        0,
-        math.inf,
-    ),
-    (r"_quality$", -math.inf, 0),
-    (r"privacy_leakage$|_kid$|oracle_mmd$", -math.inf, math.inf),
+    (r"mia_(?!.*_p$)|ks_statistic$|model_utility$|^ua$|^ira$|^cra$|alignment$|_p$|shown$|hallucination$", 0, 1),
     (r"accuracy$|probability$|rouge|truth_ratio$|memorization$|extraction_strength$|refusal$|repetition$", 0, 1),
-    (r"hallucination$|ks_statistic$|mia_|model_utility$|^ua$|^ira$|^cra$|alignment$|_p$|shown$", 0, 1),
+    (r"(^|_)(answer_)?nll$|_fluency$|_frechet$|_loss$|^seconds$|^steps$|^parameters_touched$|to_right$", 0, math.inf),
+    (r"_quality$", -math.inf, 0),
 ]
 
 
@@ -104,8 +100,9 @@ def _digest(results: Results, rows: pd.DataFrame) -> Iterator[str]:
 
 def _runs(results: Results, rows: pd.DataFrame) -> Iterator[str]:
     listed = [(run.notebook, run.run) for run in results.runs]
-    for one in sorted({one for one in listed if listed.count(one) > 1} if len(listed) < 10_000 else ()):
-        yield f"the run {one[0]}/{one[1]} is listed {listed.count(one)} times."
+    for (notebook, digest), times in Counter(listed).items():
+        if times > 1:
+            yield f"the run {notebook}/{digest} is listed {times} times."
     known = set(listed)
     for one in dict.fromkeys(zip(rows["notebook"], rows["run"], strict=True)):
         if one not in known:
