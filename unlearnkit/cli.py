@@ -310,9 +310,10 @@ def bench_leaderboard(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="A table; what it holds is kept.")] = None,
     seeds: Annotated[int, typer.Option("--seeds")] = 3,
     minutes: Annotated[float | None, typer.Option("--minutes", help="Begin nothing new after so many.")] = None,
+    method: Annotated[list[str] | None, typer.Option("--method", help="By default all; may be repeated.")] = None,
 ) -> None:
     """Every method with its tuned settings, evaluated, relearned and quantized; goes on where it was cut off."""
-    typer.echo(import_module("unlearnkit.bench.leaderboard").main(branch, seeds, out, minutes))
+    typer.echo(import_module("unlearnkit.bench.leaderboard").main(branch, seeds, out, minutes, method))
 
 
 @bench.callback()

@@ -337,8 +337,13 @@ def test_the_bench_goes_on_where_it_was_cut_off(tmp_path: Path, monkeypatch: pyt
     assert (rows["digest"] == case_digests(rows)).all() and not rows.duplicated([*CASE, "key"]).any()
     assert set(rows["method"]) == set(few) and rows[rows["method"] == "oracle"]["key"].tolist().count("seconds") == 1
     assert uk.leaderboard(rows).loc["in_context", "why"] == "not measurable: it follows no instruction"
+    bench.main("text", 3, out, methods=["npo"])
+    assert asked[4:] == [("npo", 2)]
     with pytest.raises(UnlearnkitError, match="branch 'audio' is unknown"):
         bench.main("audio")
+    monkeypatch.undo()
+    with pytest.raises(UnlearnkitError, match="method 'nppo' is unknown"):
+        bench.main("text", out=out, methods=["nppo"])
 
 
 @pytest.mark.skipif(not REFERENCE.is_file(), reason="the reference data (152 models) is not beside this checkout")
@@ -367,7 +372,7 @@ def test_the_shipped_tables_are_whole_and_unchanged(branch: str) -> None:
     wanted = set(METHODS[branch])
     assert set(rows["method"]) == wanted, wanted ^ set(rows["method"])
     seeds = rows[rows["method"] != "oracle"].groupby("method")["seed"].nunique()
-    assert seeds.min() >= (3 if branch == "text" else 2), seeds.idxmin()
+    assert seeds.nunique() == 1, f"not as many seeds as the others: {seeds.idxmin()}"
     assert not rows.duplicated([*CASE, "key"]).any() and rows["versions"].str.contains("torch").all()
     board = uk.leaderboard(rows)
     assert board.loc["oracle", "seconds"] > board["seconds"].drop("oracle").median()

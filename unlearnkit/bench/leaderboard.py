@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +32,31 @@ REQUESTS = {"text": ("authors", "forget10", 3), "image": ("canvas", "striped", 2
 BASELINES = ("oracle",)  # of the registry; the problem's oracles are measured as such
 
 
-def main(branch: str, seeds: int = 3, out: Path | None = None, minutes: float | None = None) -> Path:
+def main(
+    branch: str,
+    seeds: int = 3,
+    out: Path | None = None,
+    minutes: float | None = None,
+    methods: Sequence[str] | None = None,
+) -> Path:
     """Measure what the table does not hold yet; returns its path.
 
     Args:
         out: default ``leaderboard_<branch>.csv`` here.
         minutes: begin nothing new after so many; the next start goes on.
+        methods: registered names; default all. The oracles are measured in any case.
 
     Raises:
-        UnlearnkitError: an unknown branch, or a table that can't be read or written.
+        UnlearnkitError: an unknown branch or method, or a table that can't be read or written.
     """
     if branch not in BRANCHES:
         raise unknown("branch", branch, BRANCHES)
     whole_number("seeds", seeds, 1)
     out = out or Path(f"leaderboard_{branch}.csv")
     begun = time.monotonic()
-    todo = [(name, seed) for seed in range(seeds) for name in METHODS[branch] if name not in BASELINES]
+    for name in methods or ():
+        METHODS[branch][name]  # an unknown one is refused before anything is done
+    todo = [(name, seed) for seed in range(seeds) for name in methods or METHODS[branch] if name not in BASELINES]
     done = _done(out)
     todo = [("oracle", 0)] * ("oracle" not in {name for name, _ in done}) + [one for one in todo if one not in done]
     world, request, oracles = REQUESTS[branch]
