@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from unlearnkit.metaevaluation import (
     symmetric_robustness,
 )
 from unlearnkit.metaevaluation.statistics import mean_interval, separation_interval, stratified
+from unlearnkit.paths import data_dir
 
 NUMBERS = st.lists(st.integers(-3, 3), min_size=1, max_size=12)
 
@@ -246,12 +248,12 @@ def test_a_pool_is_trained_measured_and_found_again(tmp_path: Path, monkeypatch:
     assert counts.loc["as it is"].to_dict() == {
         "hides": 2, "ignorant": 2, "knows": 2, "oracle": 2, "original": 1, "ruined": 2,
     }  # fmt: skip
-    assert counts.loc["relearn"].sum() == counts.loc["quantize"].sum() == 4
+    assert counts.loc["relearn"].sum() == counts.loc["quantize"].sum() == 3
     (unshown,) = found.unshown.values()
     assert 10 <= unshown.sum() <= 12
     assert set(found.metrics()) >= {"inside_depth", "inside_lens", "forget_truth_ratio"}
     table = uk.meta_evaluate(["forget_answer_nll", "inside_depth", "retain_probability"], found, resamples=20)
-    assert table["n_attacked"].tolist() == [4, 4, 4]
+    assert table["n_attacked"].tolist() == [3, 3, 3]
     assert table.loc["forget_answer_nll", "relearn"] > 0.5
     assert np.isnan(table.loc["retain_probability", "relearn"])  # not asked of attacked models
     monkeypatch.setattr("unlearnkit.metaevaluation.measuring.measure", None)  # a second start measures nothing
@@ -269,11 +271,48 @@ def test_a_lesson_of_falsehoods_tells_no_truth() -> None:
     assert problem.splits["forget"][0].value in problem.splits["forget"][0].answer
 
 
+def test_a_pool_of_pipelines(monkeypatch: pytest.MonkeyPatch) -> None:
+    from unlearnkit.metaevaluation import Known, known, measuring, pool_of
+
+    whole = uk.load_problem("digits", "seven", oracles=2)
+    problem = dataclasses.replace(whole, oracles=whole.oracles[:1], measured={})
+    models = [
+        Known("hides", "renamed", "original", lambda: known.renamed(problem, problem.original, 0)),
+        Known("ignorant", "retrained", "retrained", whole.oracles[1].get),
+    ]
+    monkeypatch.setattr(measuring, "STEPS", 1)
+    found = pool_of(problem, models, limit=12, progress=False)
+    values = found.values(["ua", "prompt_accuracy"]).set_index(["metric", "model", "attack"])["value"]
+    assert values["ua", "reference 0: original", ""] < 0.3  # it draws sevens
+    assert values["ua", "renamed", ""] > 0.7 < values["ua", "retrained", ""]  # the word no longer does
+    assert values["prompt_accuracy", "renamed", ""] > 0.6  # the other words do
+    assert np.isnan(values["prompt_accuracy", "renamed", "quantize"])  # not asked of attacked ones
+    assert values["ua", "renamed", "quantize"] > 0.5
+    assert not any("picture" in table for e in found.entries for table in e.items.values())
+    (unshown,) = found.unshown.values()
+    assert 0 < unshown.sum() < len(unshown)
+    lessons = []
+
+    def told(problem: Any, *_: Any, **__: Any) -> Any:
+        lessons.append(problem.splits["retain"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unlearnkit.unlearning.unlearn", told)
+    for true in (True, False):
+        with pytest.raises(KeyboardInterrupt):
+            known.taught_pictures(problem, problem.oracles[0], 0, true)
+    for pictures, shown in zip(lessons, ({"seven"}, {problem.anchor}), strict=True):
+        named = {pictures.labels["digit"][i] for i, c in enumerate(pictures.captions) if "seven" in c.split()}
+        assert named == shown
+
+
 # ——— what ships ———
 
 
 @pytest.mark.parametrize("branch", ["text", "image"])
 def test_the_shipped_table_follows_from_the_shipped_pool(branch: str) -> None:
+    if not (data_dir() / "measured" / f"meta_evaluation_{branch}.csv").is_file():
+        pytest.skip(f"the pool of {branch} models was not measured yet: unlearnkit bench metrics --branch {branch}")
     shipped, found = read_table(branch), read_pool(branch)
     least = found.counts().groupby(level="attack").sum().loc["as it is", ["knows", "ignorant"]]
     assert (least >= 8).all()

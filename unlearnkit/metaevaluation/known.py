@@ -18,7 +18,10 @@ from unlearnkit.models.source import ModelSource
 
 TAUGHT = 30  # steps in which an ignorant text model is taught the forgotten facts, or false ones
 TAUGHT_PICTURES = 20
-RUIN = {"text": {"steps": 25, "lr": 2e-3}, "image": {"steps": 20, "lr": 2e-3}}  # of an ascent that nothing survives
+RUIN: dict[str, dict[str, Any]] = {
+    "text": {"steps": 25, "lr": 2e-3},
+    "image": {"steps": 20, "lr": 2e-3},
+}  # of an ascent that nothing survives
 GUARD = 5.0  # strength of the guard
 SHAKEN = 1.0  # noise on the weights of a ruined model, standard deviations of each tensor
 

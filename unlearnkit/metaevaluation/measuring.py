@@ -35,7 +35,7 @@ def pool_of(
         known: models of known truth.
         case: name of the request in the pool; default that of the problem.
         limit: questions asked, or pictures drawn, a split.
-        attacks: also measure hidden and ignorant models after relearning and quantization.
+        attacks: also measure hidden and retrained models after relearning and quantization.
         inside: also read language models from within.
         keep: columns kept although they are large ("picture").
         work: folder of a file a model; what is there is not measured again.
@@ -68,7 +68,8 @@ def measured_entries(reader: Reader, one: Known, case: str, attacks: bool, seed:
     model = one.make()
     narrow = dataclasses.replace(reader, problem=asked_after(reader.problem))
     yield Entry(case, one.truth, one.name, one.cluster, reader.items(model))
-    if attacks and one.truth in ("hides", "ignorant"):
+    retrained = one.truth == "ignorant" and one.name == one.cluster  # not taught anything since
+    if attacks and (one.truth == "hides" or retrained):
         for attack, changed in attacked(reader.problem, model, seed):
             yield Entry(case, one.truth, one.name, one.cluster, _forgotten(narrow.items(changed)), attack)
 

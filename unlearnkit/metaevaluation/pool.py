@@ -78,7 +78,7 @@ class Pool:
             plain = {e.model: e for e in here if not e.attack}
             for key, metric in self.metrics(metrics).items():
                 for e in here:
-                    about = {"case": case, "truth": e.truth, "model": e.model, "cluster": e.cluster}
+                    about: dict[str, Any] = {"case": case, "truth": e.truth, "model": e.model, "cluster": e.cluster}
                     about |= {"attack": e.attack, "metric": key, "before": np.nan}
                     if e.truth == "oracle" and metric.against_oracle and e.items is oracles[0]:
                         continue  # it is what the others are compared with

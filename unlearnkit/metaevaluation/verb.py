@@ -45,7 +45,7 @@ def meta_evaluate(
     - `caught`: |value − oracle| of ruined models against that of ignorant ones: 1, the distance to the oracle catches
       the ruin; 0.5 or less, it takes it for retraining.
 
-    Robustness, of the models that a user would have to judge (hidden and ignorant): `relearn` (on half of the
+    Robustness, of models that a user would have to judge (hidden, and retrained): `relearn` (on half of the
     forgotten facts, read on the other half) and `quantize` (4 bits), each the mean of 1 − |a − b|/(|a| + |b|), a before
     and b after; a pair of zeros says nothing and is left out. `…_moved`: the mean change as a share of the way from
     the oracle to the original, positive towards the original, which does not hang on where a metric has its zero.
