@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_models
+from typer.testing import CliRunner
 
+from unlearnkit.cli import app
 from unlearnkit.runs.doctor import diagnose, measured, shown, understated
 from unlearnkit.runs.record import read_runs
 
@@ -109,3 +112,15 @@ def test_measured_reads_only_runs_of_that_notebook(tmp_path: Path, tiny: Callabl
     tiny("1", name="02_other")
     keep(tmp_path / "runs", 1)
     assert measured(read_runs(tmp_path / "runs"), "02_other", "smoke", series) is None
+
+
+def test_a_model_of_ones_own(tmp_path: Path) -> None:
+    """`unlearnkit doctor --model FOLDER`: one line, and an adapter takes less."""
+    folder = tiny_models.save("llama", tmp_path / "llama", ["What is it?", "It is a test."])
+    said = []
+    for more in ([], ["-p", "lora=2"]):
+        done = CliRunner().invoke(app, ["doctor", "--model", str(folder), "-p", "batch_size=2", *more])
+        assert done.exit_code == 0, done.output
+        said.append(done.output)
+    assert all(" GB of memory (weights " in line and "parameters, " in line for line in said)
+    assert "100% of them trained" in said[0] and "100% of them trained" not in said[1]
