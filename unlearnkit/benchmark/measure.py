@@ -95,7 +95,7 @@ def _rows_of(
     seed: int,
 ) -> pd.DataFrame:
     if isinstance(one, UnlearnkitError):
-        return checked(pd.DataFrame([{**case, "key": "refused", "value": np.nan, "why": f"not measurable: {one}"}]))
+        return checked(pd.DataFrame([{**case, "key": "refused", "value": np.nan, "why": _refusal(one)}]))
     limit = limit or LIMIT[problem.modality]
     model = one.model if isinstance(one, Unlearned) else one
     names = metric_names(problem.modality, metrics or KEYS[problem.modality])
@@ -113,6 +113,10 @@ def _rows_of(
     table = checked(table[[c for c in COLUMNS if c in table]])
     numbers = table.select_dtypes("float").columns
     return table.assign(**{c: table[c].map(lambda x: float(f"{x:.{DIGITS}g}")) for c in numbers})
+
+
+def _refusal(error: UnlearnkitError) -> str:
+    return f"not measurable: {str(error).removeprefix('not measurable: ')}"
 
 
 def _attacked(card: Mapping[str, Any]) -> dict[str, Any]:
