@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
@@ -145,10 +146,15 @@ def heat(values: np.ndarray, low: float, high: float, alt: str) -> str:
     return picture((colormaps[MAGNITUDE](share)[..., :3] * 255).round().astype(np.uint8), alt)
 
 
-def drawing(figure: Figure, alt: str) -> str:
-    """A matplotlib figure as HTML: an SVG behind an image tag, so that nothing in it is run."""
+def drawing(figure: Figure, alt: str, light: bool = False) -> str:
+    """A matplotlib figure as HTML: an SVG behind an image tag, so that nothing in it is run.
+
+    Args:
+        light: its letters are drawn with the reader's fonts, which makes it half as large.
+    """
     data = io.BytesIO()
-    figure.savefig(data, format="svg", metadata={"Date": None})
+    with matplotlib.rc_context({"svg.fonttype": "none" if light else "path"}):
+        figure.savefig(data, format="svg", metadata={"Date": None})
     return f"<img src='{_uri(data.getvalue(), 'svg+xml')}' alt='{escape(alt)}'>"
 
 

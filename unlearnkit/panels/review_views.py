@@ -142,7 +142,7 @@ def counts_html(outputs: Outputs, notes: Notes, ids: Sequence[str], by: str = "r
         rows.append((kind, *cells))
     whose = "tags of a reader, among tagged outputs" if by == "reader" else "by rule, looked at by nobody"
     lines = ["currentColor", *_colors(names, css=True).values()]
-    drawn = html.drawing(counts_figure(counts), "Share of each kind of output, by model")
+    drawn = html.drawing(counts_figure(counts), "Share of each kind of output, by model", light=True)
     return drawn + html.table(["kind", *names], rows, f"Kinds of output: {whose}; 95% intervals, Wilson", lines)
 
 
