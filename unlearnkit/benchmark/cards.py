@@ -58,14 +58,14 @@ class MethodCard:
         if not of:
             return "not measured: the leaderboard has no row of it."
         if of["gap"] != of["gap"] or of["utility"] != of["utility"]:
-            return f"{of['why'] or 'not measurable'}."
+            return f"{str(of['why'] or 'not measurable').rstrip('.')}."
         text = f"gap to the oracle {_with(of, 'gap')} ({forgetting}; noise floor {_figure(of['floor'])}), "
         text += f"utility {_with(of, 'utility')} of the original's ({utility}), "
         text += "" if of["usable"] else "below the bar: not usable, "
         for attack, word in (("relearn", "relearning"), ("quantize", "quantization")):
             text += f"{word} leads {_figure(of[f'recovered_{attack}'])} of the way back, "
         cost = "" if of["cost_ratio"] != of["cost_ratio"] else f" ({_figure(of['cost_ratio'])} of retraining)"
-        return f"{text}{_figure(of['seconds'])} s{cost}; {of['seeds']:.0f} seeds."
+        return f"{text}{_figure(of['seconds'])} s{cost}; {of['seeds']:.0f} {'seed' if of['seeds'] == 1 else 'seeds'}."
 
     def markdown(self) -> str:
         """The card as Markdown, the equation for MathJax."""
