@@ -156,9 +156,7 @@ def opened(chromium: Any) -> Callable[[str], Any]:
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
         page.errors, page.dialogs = errors, dialogs
-        if "/voila/" in address:  # its template takes icons and MathJax from a CDN, and tests have no network
-            page.route("https://cdn.jsdelivr.net/**", lambda route: route.fulfill(body=""))
-        page.goto(address)
+        page.goto(address, wait_until="commit")  # Voilà goes on loading as long as cells run
         return page
 
     return open_page
