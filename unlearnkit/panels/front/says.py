@@ -112,8 +112,8 @@ def samples_html(rows: pd.DataFrame) -> str:
     """What a model says or draws, beside what was wanted."""
     if not len(rows):
         return html.sentence(
-            "No samples were kept of this model: there are none of it in trace-samples.csv of its run folder. Notebook "
-            '07 keeps some; in a notebook of your own, run.trace(tradeoff.samples(problem, measured).assign(method=…), "samples").'
+            "No samples were kept of this model: trace-samples.csv of its run has none. Notebook 07 keeps some; in "
+            'a notebook of your own, run.trace(tradeoff.samples(problem, measured).assign(method=…), "samples").'
         )
     lines: list[tuple[str, ...]] = []
     for row in rows.to_dict("records"):
