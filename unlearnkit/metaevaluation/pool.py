@@ -175,7 +175,7 @@ def read_pool(source: str | Path = "text") -> Pool:
         return Pool(head["modality"], tuple(_entries(head["entries"], arrays)), _unshown(arrays), head["missing"])
     except (OSError, ValueError, KeyError) as error:
         raise UnlearnkitError(
-            f"{path} is no pool of measured models; make one with `unlearnkit bench metrics`."
+            f"{path.name} is no pool of measured models; make one with `unlearnkit bench metrics`."
         ) from error
 
 
