@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BIB = (ROOT / "notebooks" / "references.bib").read_text("utf-8")
 NEEDED = {"misc": {"author", "title", "year"}}
 NEEDED["article"] = NEEDED["misc"] | {"journal", "volume"}
+NEEDED["book"] = NEEDED["misc"] | {"publisher"}
 NEEDED["inproceedings"] = NEEDED["misc"] | {"booktitle"}
 ID = re.compile(r"(?<![\d.])\d{4}\.\d{4,5}(?!\d)")
 
