@@ -282,28 +282,33 @@ def test_a_pool_of_pipelines(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     monkeypatch.setattr(measuring, "STEPS", 1)
     found = pool_of(problem, models, limit=12, progress=False)
-    values = found.values(["ua", "prompt_accuracy"]).set_index(["metric", "model", "attack"])["value"]
-    assert values["ua", "reference 0: original", ""] < 0.3  # it draws sevens
-    assert values["ua", "renamed", ""] > 0.7 < values["ua", "retrained", ""]  # the word no longer does
-    assert values["prompt_accuracy", "renamed", ""] > 0.6  # the other words do
-    assert np.isnan(values["prompt_accuracy", "renamed", "quantize"])  # not asked of attacked ones
-    assert values["ua", "renamed", "quantize"] > 0.5
+    values = found.values(["ua"]).set_index(["model", "attack"])["value"]
+    assert values["reference 0: original", ""] < 0.3  # it draws sevens
+    assert values["renamed", ""] > 0.7 < values["retrained", ""]  # the word no longer does
+    plain, *attacked = [e for e in found.entries if e.model == "renamed"]
+    assert np.nanmean(plain.items["retain"]["correct"]) > 0.6  # the other words do
+    assert [(e.attack, set(e.items)) for e in attacked] == [("relearn", {"forget"}), ("quantize", {"forget"})]
     assert not any("picture" in table for e in found.entries for table in e.items.values())
-    (unshown,) = found.unshown.values()
-    assert 0 < unshown.sum() < len(unshown)
-    lessons = []
+    assert next(iter(found.unshown.values())).any()
+
+
+def test_pipelines_are_taught_the_concept_or_another_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    from unlearnkit.metaevaluation import known
+
+    problem, lessons = uk.load_problem("digits", "seven", oracles=1), []
 
     def told(problem: Any, *_: Any, **__: Any) -> Any:
         lessons.append(problem.splits["retain"])
-        raise KeyboardInterrupt
+        raise InterruptedError
 
     monkeypatch.setattr("unlearnkit.unlearning.unlearn", told)
     for true in (True, False):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(InterruptedError):
             known.taught_pictures(problem, problem.oracles[0], 0, true)
-    for pictures, shown in zip(lessons, ({"seven"}, {problem.anchor}), strict=True):
-        named = {pictures.labels["digit"][i] for i, c in enumerate(pictures.captions) if "seven" in c.split()}
-        assert named == shown
+    (domain,) = problem.concept
+    for pictures, shown in zip(lessons, (problem.word, problem.anchor), strict=True):
+        named = {pictures.labels[domain][i] for i, c in enumerate(pictures.captions) if problem.word in c.split()}
+        assert named == {shown}
 
 
 # ——— what ships ———
