@@ -24,7 +24,7 @@ from unlearnkit.metaevaluation import (
     separation,
     symmetric_robustness,
 )
-from unlearnkit.metaevaluation.statistics import mean_interval, separation_interval, stratified
+from unlearnkit.metaevaluation.statistics import mean_interval, no_error_bound, separation_interval, stratified
 from unlearnkit.paths import data_dir
 
 NUMBERS = st.lists(st.integers(-3, 3), min_size=1, max_size=12)
@@ -44,14 +44,30 @@ def test_models_of_different_requests_are_not_compared() -> None:
     assert stratified(values, knows, ~knows, np.array(["a", "a", "b", "b"])) == 1
 
 
-def test_an_interval_of_no_error_is_the_rule_of_three() -> None:
+def test_an_interval_of_no_error_says_what_few_models_can() -> None:
     values, knows = np.r_[np.ones(30), np.zeros(12)], np.r_[np.ones(30, bool), np.zeros(12, bool)]
     case = np.full(42, "")
-    assert separation_interval(values, knows, ~knows, case, np.arange(42)) == (1, 1 - 3 / 12, 1)
-    assert separation_interval(-values, knows, ~knows, case, np.arange(42)) == (0, 0, 3 / 12)
+    low = no_error_bound([(30, 12)])
+    assert separation_interval(values, knows, ~knows, case, np.arange(42)) == (1, low, 1)
+    assert separation_interval(-values, knows, ~knows, case, np.arange(42)) == (0, 0, 1 - low)
     six = np.r_[np.zeros(30), np.repeat(np.arange(6), 2)]  # the twelve were made from six
-    assert separation_interval(values, knows, ~knows, case, six)[1] == 0  # the thirty from one: nothing is known
+    assert separation_interval(values, knows, ~knows, case, six)[1] < 0.5  # the thirty from one: no more than chance
     assert separation_interval(values, knows, knows & False, case, six)[0] != 1
+
+
+def test_the_bound_of_no_error_is_exact() -> None:
+    """Four against four by hand; sides, and cases, of which chance makes 2.5% without an error; a simulation."""
+    auc = no_error_bound([(4, 4)])
+    x = 4 * (1 - auc) / auc  # n/k for AUC = k/(k+1)
+    assert (x + 1) * (x + 2) * (x + 3) * (x + 4) == pytest.approx(24 / 0.025, rel=1e-6)
+    assert no_error_bound([(3, 3)]) < 0.5 < no_error_bound([(4, 4)])  # chance: 1 of 20, 1 of 70
+    assert no_error_bound([(1, 39)]) == pytest.approx(0.5, abs=1e-6)
+    assert no_error_bound([(2, 2), (2, 2), (0, 5)]) > no_error_bound([(2, 2)])
+    draw = np.random.default_rng(0)
+    auc = no_error_bound([(6, 6)])
+    above, below = draw.random((200_000, 6)) ** ((1 - auc) / auc), draw.random((200_000, 6))
+    assert (above > below).mean() == pytest.approx(auc, abs=0.005)
+    assert (above.min(1) > below.max(1)).mean() == pytest.approx(0.025, abs=0.002)
 
 
 def test_copies_of_a_model_are_no_evidence() -> None:

@@ -46,8 +46,7 @@ def separation_interval(
     """(AUC, low, high): `stratified` with its 95% interval by bootstrap over models.
 
     Models that were made from the same trained one (a cluster) vary together and are drawn together, within each case.
-    Where no pair is in the wrong order, or every one is, resampling can't widen the interval: then it is the rule of
-    three, 3/n with n clusters on the smaller side.
+    Where no pair is in the wrong order, or every one is, resampling can't widen the interval; see `no_error_bound`.
     """
     known = ~np.isnan(values) & (above | below)
     values, above, below = values[known], above[known], below[known]
@@ -56,9 +55,13 @@ def separation_interval(
     if np.isnan(found):
         return found, np.nan, np.nan
     if found in (0.0, 1.0):
-        sides = [len(set(zip(cases[side], clusters[side], strict=True))) for side in (above, below)]
-        margin = min(1.0, 3 / min(sides))
-        return (found, 1 - margin, 1.0) if found else (found, 0.0, margin)
+        low = no_error_bound(
+            [
+                (len(set(clusters[above & (cases == case)])), len(set(clusters[below & (cases == case)])))
+                for case in np.unique(cases)
+            ]
+        )
+        return (found, low, 1.0) if found else (found, 0.0, 1 - low)
     draw = np.random.default_rng(seed)
     groups = [
         [np.flatnonzero((cases == case) & (clusters == c)) for c in np.unique(clusters[cases == case])]
@@ -70,6 +73,32 @@ def separation_interval(
         drawn.append(stratified(values[rows], above[rows], below[rows], cases[rows]))
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return found, float(low), float(high)
+
+
+def no_error_bound(sides: Sequence[tuple[int, int]]) -> float:
+    """The AUC below which it would be a surprise (2.5%) that no pair of independent models is in the wrong order.
+
+    Exact for Lehmann alternatives, F₊ = F₋^k, whose AUC is k/(k+1): m against n models are all in order with the
+    probability Γ(x+1)·m!/Γ(x+m+1), x = n/k. Of both roles that m and n can play, the smaller bound counts.
+
+    Args:
+        sides: (m, n) of each case; cases are independent. One with nothing on a side says nothing.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import gammaln
+
+    pairs = [(m, n) for m, n in sides if m and n]
+
+    def bound(pairs: list[tuple[int, int]]) -> float:
+        def excess(log_k: float) -> float:
+            x = [n / np.exp(log_k) for _, n in pairs]
+            each = [gammaln(a + 1) + gammaln(m + 1) - gammaln(a + m + 1) for a, (m, _) in zip(x, pairs, strict=True)]
+            return float(np.sum(each) - np.log(0.025))
+
+        k = np.exp(brentq(excess, -12, 12))
+        return float(k / (k + 1))
+
+    return min(bound(pairs), bound([(n, m) for m, n in pairs])) if pairs else 0.0
 
 
 def symmetric_robustness(before: Any, after: Any) -> Any:
