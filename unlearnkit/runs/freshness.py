@@ -21,6 +21,7 @@ from unlearnkit.runs.plan import PACKAGE, Plan, covered, digest_of, parameters_c
 __all__ = ["is_fresh", "parameters_cell", "stamp"]
 
 PROFILE = "quick"
+PLAIN = 300  # characters
 WIDGET = {"application/vnd.jupyter.widget-view+json"}
 # Executed last, and not kept: which files of the package this kernel has loaded.
 LOADED = """import json, sys
@@ -79,7 +80,7 @@ def stamp(path: Path, runs: Path | str = "runs") -> float:
     for cell, made in zip(notebook["cells"], ran, strict=True):
         if cell["cell_type"] == "code":  # metadata stay as they were: papermill's hold times and paths
             # no widgets: a finished progress bar says nothing, and a panel has its static twin beside it
-            outputs = [o for o in made["outputs"] if not WIDGET & o.get("data", {}).keys()]
+            outputs = [_lean(o) for o in made["outputs"] if not WIDGET & o.get("data", {}).keys()]
             cell |= {"outputs": outputs, "execution_count": made["execution_count"]}
     notebook["metadata"].pop("widgets", None)
     before = notebook["metadata"].get("unlearnkit")
@@ -92,6 +93,14 @@ def stamp(path: Path, runs: Path | str = "runs") -> float:
     }
     write(path, (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode())
     return seconds
+
+
+def _lean(output: dict[str, Any]) -> dict[str, Any]:
+    """Without the long plain text that no reader sees, as the same is there as a table or formatted text."""
+    data = output.get("data", {})
+    if data.keys() & {"text/html", "text/markdown"} and len("".join(data.get("text/plain", ""))) > PLAIN:
+        output["data"] = {kind: value for kind, value in data.items() if kind != "text/plain"}
+    return output
 
 
 def _quick(path: Path) -> Plan:
