@@ -25,7 +25,7 @@ for p in known.to_dict("records"):
     rows.append({{**own, "key": KEYS[1], "original": 0.9, "oracle": 0.9, "unlearned": 0.9 * p["utility"], "low": 0.85 *
                  p["utility"], "high": 0.95 * p["utility"], "relative": p["utility"], "why": "no gap"}})
 folder = pathlib.Path("front_runs/07_tradeoff/one")
-folder.mkdir(parents=True)
+folder.mkdir(parents=True, exist_ok=True)
 values = {{"profile": "smoke", "seed": 0, "share": 0.9}}
 (folder / "config.json").write_text(json.dumps({{"notebook": "07_tradeoff", "values": values}}))
 (folder / "status.json").write_text(json.dumps({{"state": "complete"}}))

@@ -19,6 +19,7 @@ def test_the_front_follows_its_controls(panel: Cell, shots: Callable[..., None],
     field = lambda name: cell.get_by_label(name, exact=True)  # noqa: E731
     view = lambda name: cell.locator(f".uk-view-{name}")  # noqa: E731
     says = lambda key: view("choice").locator(f"[data-says={key}]")  # noqa: E731
+    cell.locator(".noUi-handle").nth(2).wait_for()
     slider = dict(zip(("share", "weight", "a"), cell.locator(".noUi-handle").all(), strict=True))
     drawn = lambda: view("front").locator("img").get_attribute("src")  # noqa: E731
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -50,6 +51,9 @@ def test_panels_answer_and_stop_in(
     page.locator("button.widget-button", has_text="stop").click()
     expect(curve.get_by_role("alert")).to_contain_text("The attack was stopped")
     shots(page, "host_" + host.split("/")[0])
-    page.errors[:] = [error for error in page.errors if "https://cdn.jsdelivr.net/" not in error]
+    # the hosts' own icons: Notebook 7 refuses its font to a page that has no cookie yet, Voilà asks a CDN
+    page.errors[:] = [
+        error for error in page.errors if not re.search(r"cdn\.jsdelivr\.net/|/static/\w+/\w+\.woff2", error)
+    ]
     quiet(page)
     page.close()

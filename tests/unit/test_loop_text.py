@@ -92,7 +92,9 @@ def test_precision_is_that_of_the_steps_only(small_problem: Any, precision: str)
     assert torch.equal(unlearned.model(ids).logits, small_problem.model(ids).logits)
     assert unlearned.model(ids).logits.dtype == torch.float32
     beta = METHODS["text"]["npo"]().beta
-    assert unlearned.trace["forget_loss"].tolist() == pytest.approx([2 / beta * math.log(2)] * 4, rel=1e-5)
+    # bf16 kernels round otherwise for another batch size, on some processors: 2⁻⁸ of the NLL, a fraction of the loss
+    near = 1e-5 if precision == "no" else 1e-3
+    assert unlearned.trace["forget_loss"].tolist() == pytest.approx([2 / beta * math.log(2)] * 4, rel=near)
     moved = uk.unlearn(small_problem, "npo", precision=precision, **QUICK)
     assert {p.dtype for p in moved.model.parameters()} == {torch.float32}
 
