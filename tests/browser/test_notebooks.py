@@ -19,7 +19,7 @@ from .conftest import Server, quiet, run_all
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 CALLED = re.compile(r"\buk\.(\w+_panel|attack_console)\(")
-SECONDS = 500  # for a notebook, on a busy machine
+SECONDS = 1500  # for a notebook, on a busy machine
 
 
 def pushed(cell: Any) -> None:
@@ -100,6 +100,7 @@ def ended(page: Any, count: int) -> None:
         page.wait_for_timeout(250)
 
 
+@pytest.mark.slow  # minutes a notebook
 @pytest.mark.parametrize("path", HOLDING, ids=lambda path: path.stem)
 def test_notebook_runs_and_its_panels_answer(
     path: Path, running: Callable[[Path], Any], server: Server, shots: Callable[..., None]
