@@ -21,7 +21,6 @@ from unlearnkit.errors import UnlearnkitError
 from unlearnkit.methods import METHODS
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference" / "llama32_1b_tofu_forget10_152_models.csv"
-MEASURED = Path(__file__).resolve().parents[2] / "data" / "measured"
 F, U = benchmark.AXES["text"]
 
 
@@ -367,8 +366,6 @@ def test_published_models_by_the_same_code() -> None:
 
 @pytest.mark.parametrize("branch", ["text", "image"])
 def test_the_shipped_tables_are_whole_and_unchanged(branch: str) -> None:
-    if branch == "image" and not (MEASURED / "leaderboard_image.csv").is_file():
-        pytest.skip("the diffusion methods are not measured yet: unlearnkit bench leaderboard --branch image")
     rows = benchmark.measured(branch)
     assert (rows["digest"] == case_digests(rows)).all()
     wanted = set(METHODS[branch])
@@ -377,5 +374,8 @@ def test_the_shipped_tables_are_whole_and_unchanged(branch: str) -> None:
     assert seeds.nunique() == 1, f"not as many seeds as the others: {seeds.idxmin()}"
     assert not rows.duplicated([*CASE, "key"]).any() and rows["versions"].str.contains("torch").all()
     board = uk.leaderboard(rows)
-    assert board.loc["oracle", "seconds"] > board["seconds"].drop("oracle").median()
+    if branch == "text":  # what retraining a pipeline costs was not measured
+        assert board.loc["oracle", "seconds"] > board["seconds"].drop("oracle").median()
+    else:
+        assert board["cost_ratio"].isna().all()
     assert board["rank"].notna().sum() > len(board) / 2 and np.isfinite(board["floor"].dropna()).all()

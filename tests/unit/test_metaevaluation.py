@@ -25,7 +25,6 @@ from unlearnkit.metaevaluation import (
     symmetric_robustness,
 )
 from unlearnkit.metaevaluation.statistics import mean_interval, no_error_bound, separation_interval, stratified
-from unlearnkit.paths import data_dir
 
 NUMBERS = st.lists(st.integers(-3, 3), min_size=1, max_size=12)
 
@@ -332,8 +331,6 @@ def test_pipelines_are_taught_the_concept_or_another_under_its_name(monkeypatch:
 
 @pytest.mark.parametrize("branch", ["text", "image"])
 def test_the_shipped_table_follows_from_the_shipped_pool(branch: str) -> None:
-    if not (data_dir() / "measured" / f"meta_evaluation_{branch}.csv").is_file():
-        pytest.skip(f"the pool of {branch} models was not measured yet: unlearnkit bench metrics --branch {branch}")
     shipped, found = read_table(branch), read_pool(branch)
     least = found.counts().groupby(level="attack").sum().loc["as it is", ["knows", "ignorant"]]
     assert (least >= 8).all()
