@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.complete
+# processes that `make test` uses, a core and about 3 GB each
+WORKERS ?= 2
 # where `make test` leaves the exit code of pytest, which make itself would hide
 STATUS ?= /dev/null
 
@@ -20,7 +22,7 @@ tour: $(STAMP)
 	$(BIN)/unlearnkit report
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest; code=$$?; echo $$code > $(STATUS); exit $$code
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder; code=$$?; echo $$code > $(STATUS); exit $$code
 
 check: $(STAMP)
 	$(BIN)/ruff check .

@@ -13,6 +13,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: processes side by side, a core each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 PARAMETERS = """from typing import Optional
 
 seed: int = 0  # seed of the run
@@ -29,11 +32,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run what takes minutes")
 
 
+FIRST = ("browser", "notebooks", "properties", "conformance", "unit")  # what takes long is not left to the end
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: FIRST.index(_room(item)))
+    for item in items:  # what one process takes as a whole: the browser's page, a notebook, a file with its fixtures
+        whole = {"browser": "browser", "notebooks": item.nodeid}.get(_room(item), item.path.name)
+        item.add_marker(pytest.mark.xdist_group(whole))
     if not config.getoption("--slow"):
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="takes minutes; pass --slow"))
+
+
+def _room(item: pytest.Item) -> str:
+    return item.path.relative_to(Path(__file__).parent).parts[0]
 
 
 @pytest.fixture

@@ -51,6 +51,9 @@ def test_stop_ends_an_attack_while_other_cells_wait(panel: Cell, shots: Callable
     cell = panel("console")
     view, field = cell.locator(".uk-view-curve"), lambda name: cell.get_by_label(name, exact=True)
     run, stop = (cell.get_by_role("button", name=name) for name in ("run", "stop"))
+    other = panel("answers")
+    other.get_by_label("record", exact=True).select_option(index=2)  # a prompt, whatever was asked before
+    expect(other.locator("ol")).to_have_count(4)
     field("attack").select_option(label="Soft prompt")
     field("budget").fill("0, 100000")  # hours, if it weren't stopped
     field("budget").press("Enter")
@@ -59,7 +62,6 @@ def test_stop_ends_an_attack_while_other_cells_wait(panel: Cell, shots: Callable
     expect(view.locator("tbody tr")).to_have_count(1)  # budget 0 of the original is there, and it goes on
     expect(run).to_be_disabled()
     expect(cell.locator(".uk-progress")).to_be_visible()
-    other = panel("answers")
     other.get_by_role("button", name="sample again").click()
     expect(other.get_by_role("alert")).to_have_text("an attack is running; wait for it, or press its stop.")
     waiting = cell.page.locator(".jp-CodeCell").last
