@@ -95,3 +95,14 @@ def test_overall_scores_are_harmonic_means_by_hand() -> None:
     (found,) = findings(text=one)
     assert found.table["ours"].to_dict() == {"NPO": pytest.approx(0.5), "RMU": pytest.approx(1.0)}
     assert findings() == []
+
+
+def test_orders_beside_each_other_mark_who_moves_and_name_every_tie() -> None:
+    table = pd.DataFrame({"published": [3.0, 2.0, 1.0, 0.0], "ours": [0.1, 0.5, 0.5, 0.9]}, index=["a", "b", "c", "d"])
+    fig = figures.plot_beside({"first": table, "second": table.assign(ours=table["published"])}, columns=1)
+    first, second = fig.axes
+    assert [list(line.get_ydata()) for line in first.get_lines()] == [[1, 4], [2, 2.5], [3, 2.5], [4, 1]]
+    moved = [line.get_color() for line in first.get_lines()]
+    assert moved[0] == moved[3] != moved[1] == moved[2] == second.get_lines()[0].get_color()
+    assert {text.get_text() for text in first.texts} == {"a", "b", "c", "d", "b, c"}
+    plt.close(fig)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -172,24 +173,34 @@ def plot_estimates(
     return fig
 
 
-def plot_beside(pairs: Mapping[str, pd.DataFrame]) -> Figure:
-    """Published numbers (across) against ours (up), a panel a comparison; grey: the line of equal values is not meant.
+def plot_beside(pairs: Mapping[str, pd.DataFrame], columns: int = 3) -> Figure:
+    """The order of published numbers (left) and of ours (right), largest on top; a line a name, a panel a comparison.
+
+    Equal values share a place and a label. Orange: names that move by more than one place.
 
     Args:
-        pairs: title → table with columns `published` and `ours`, index the names, `attrs["labels"]` both axis labels.
+        pairs: title → table with columns `published` and `ours`, index the names.
     """
-    fig, axes = plt.subplots(1, len(pairs), figsize=(3.1 * len(pairs) + 0.4, 3.1), squeeze=False)
-    for ax, (title, table) in zip(axes[0], pairs.items(), strict=True):
-        ax.plot(table["published"], table["ours"], "o", color=COLORS["unlearned"], ms=6, mec="white")
-        for name, row in table.iterrows():
-            right = row["published"] > table["published"].mean()
-            ax.annotate(
-                str(name), (row["published"], row["ours"]), (-5 if right else 5, 3), textcoords="offset points",
-                fontsize=7, ha="right" if right else "left",
-            )  # fmt: skip
-        across, up = table.attrs.get("labels", ("published", "ours"))
-        ax.set(title=title, xlabel=across, ylabel=up)
-        ax.xaxis.label.set_size(9)
-        ax.yaxis.label.set_size(9)
-        ax.margins(0.12)
+    rows = -(-len(pairs) // columns)
+    across = min(columns, len(pairs))
+    fig, axes = plt.subplots(rows, across, figsize=(3.7 * across, 2.9 * rows), squeeze=False, layout="constrained")
+    for ax in axes.flat[len(pairs) :]:
+        ax.remove()
+    for ax, (title, table) in zip(axes.flat, pairs.items(), strict=False):
+        places = table[["published", "ours"]].rank(ascending=False)
+        for left, right in places.to_numpy(float):
+            color = COLORS["unlearned"] if abs(left - right) > 1 else "0.6"
+            ax.plot([0, 1], [left, right], "o-", color=color, lw=1.6, ms=5)
+        for x, side in ((0, "published"), (1, "ours")):
+            for place, names in places.groupby(side).groups.items():
+                label = "\n".join(textwrap.wrap(", ".join(map(str, names)), 22))
+                ax.annotate(
+                    label, (x, place), (8 * (2 * x - 1), 0), textcoords="offset points", fontsize=9, va="center",
+                    ha="left" if x else "right",
+                )  # fmt: skip
+        ax.set(title=title, xlim=(-1.25, 2.25), ylim=(len(places) + 0.5, 0.5), xticks=(0, 1), yticks=())
+        ax.set_xticklabels(("published", "ours"))
+        ax.grid(visible=False)
+        for spine in ax.spines.values():
+            spine.set_visible(False)
     return fig
