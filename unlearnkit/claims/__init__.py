@@ -5,8 +5,9 @@
 True
 """
 
+from unlearnkit.claims.effects import COLUMNS
 from unlearnkit.claims.ledger import Claim, Effect, Ledger, Rows, read_ledger
-from unlearnkit.claims.verdict import COLUMNS, Evidence, Verdict, as_table, in_words, judge, verdicts
+from unlearnkit.claims.verdict import Evidence, Verdict, as_table, in_words, judge, verdicts
 
 __all__ = [
     "COLUMNS", "Claim", "Effect", "Evidence", "Ledger", "Rows", "Verdict", "as_table", "in_words", "judge",
