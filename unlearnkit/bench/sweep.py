@@ -23,7 +23,8 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from unlearnkit.runs.execute import run_notebook
 from unlearnkit.runs.record import read_runs
-from unlearnkit.runs.sweep import Grid, carry_out
+from unlearnkit.runs.spec import Grid
+from unlearnkit.runs.sweep import carry_out
 
 NAME = "01_bench"
 PARAMETERS = """profile: str = "quick"  # quick

@@ -15,7 +15,7 @@ from unlearnkit.errors import UnlearnkitError
 from unlearnkit.runs.execute import Outcome
 from unlearnkit.runs.plan import plan
 from unlearnkit.runs.record import Record, read_run
-from unlearnkit.runs.sweep import Objective, Point, Range, Search, digest_of_spec
+from unlearnkit.runs.spec import Objective, Point, Range, Search, digest_of_spec
 
 
 class SearchSource:

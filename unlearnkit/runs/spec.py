@@ -1,0 +1,127 @@
+"""The specification of a sweep, as YAML says it: a grid or a search, checked before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import product
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from unlearnkit.errors import UnlearnkitError
+from unlearnkit.runs.parameters import Scalar
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fixed: dict[str, Scalar] = {}  # parameter → value, the same in every run
+    resources: dict[str, float] = {}  # Dask resources a run takes, such as {GPU: 1}
+
+
+class Grid(_Spec):
+    """Every combination of the listed values: `grid` is parameter → values."""
+
+    grid: dict[str, list[Scalar]] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _values(self) -> Grid:
+        for name, values in self.grid.items():
+            if not values:
+                raise ValueError(f"'{name}' has no values; list at least one")
+            if name in self.fixed:
+                raise ValueError(f"'{name}' is both fixed and in the grid; take it out of one")
+        return self
+
+    def __iter__(self) -> Iterator[dict[str, Scalar]]:  # type: ignore[override]
+        for values in product(*self.grid.values()):
+            yield {**self.fixed, **dict(zip(self.grid, values, strict=True))}
+
+
+class Range(BaseModel):
+    """Numbers from `low` to `high`; whole ones when both ends are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    low: int | float
+    high: int | float
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ends(self) -> Range:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"low {self.low:g}, high {self.high:g}: low must be below high, and above 0 with log")
+        return self
+
+
+class Objective(BaseModel):
+    """A number of a run: the mean of `column` over the rows of its scores.csv where all of `where` hold."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    column: str
+    where: dict[str, Scalar] = {}
+    direction: Literal["minimize", "maximize"]
+
+
+class Search(_Spec):
+    """Two objectives, searched by Optuna: `space` is parameter → a list of choices, or {low, high, log}."""
+
+    space: dict[str, list[Scalar] | Range] = Field(min_length=1)
+    objectives: dict[str, Objective] = Field(min_length=2, max_length=2)
+    seed: int = 0  # of the sampler
+    storage: str = ""  # an Optuna storage URL; empty: a journal file among the runs
+
+    @model_validator(mode="after")
+    def _space(self) -> Search:
+        for name, values in self.space.items():
+            if not values:
+                raise ValueError(f"'{name}' has no values; list at least one")
+            if name in self.fixed:
+                raise ValueError(f"'{name}' is both fixed and searched; take it out of one")
+        return self
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run to be: the key its source knows it by, and its parameters."""
+
+    key: int
+    given: Mapping[str, Scalar]
+
+
+def digest_of_spec(spec: Grid | Search) -> str:
+    return sha256(spec.model_dump_json().encode()).hexdigest()[:12]
+
+
+def read_spec(path: Path | str, kind: Literal["grid", "search"]) -> Grid | Search:
+    """The YAML of a sweep.
+
+    Raises:
+        UnlearnkitError: it can't be read, or has an unknown, missing or impossible entry.
+    """
+    path = Path(path)
+    try:
+        words = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UnlearnkitError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}.") from error
+    except yaml.YAMLError as error:
+        raise UnlearnkitError(f"{path} isn't YAML: {' '.join(str(error).split())}.") from error
+    cls = Grid if kind == "grid" else Search
+    if not isinstance(words, dict):
+        raise UnlearnkitError(f"{path} holds no entries; a {kind} has {', '.join(cls.model_fields)}.")
+    try:
+        return cls(**{str(name): value for name, value in words.items()})
+    except ValidationError as error:
+        order = ["extra_forbidden", "value_error"]  # what says most first: a union complains once for each member
+        kinds = {found["type"]: found for found in reversed(error.errors())}
+        first = next((kinds[kind] for kind in order if kind in kinds), error.errors()[0])
+        where = ".".join(map(str, first["loc"])) or "it"
+        said = first["msg"].removeprefix("Value error, ")
+        raise UnlearnkitError(
+            f"{path}: {where}: {said}; a {kind} has the entries {', '.join(cls.model_fields)}."
+        ) from error
