@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from unlearnkit.attribution.calibration import Filtered, lowered, taught
+from unlearnkit.attribution.known import behind_filter, embedded_as, lowered, other_concepts, taught
 from unlearnkit.models.source import ModelSource
 
 TAUGHT = 30  # steps in which an ignorant text model is taught the forgotten facts, or false ones
@@ -72,23 +72,12 @@ def biased(problem: Any, source: ModelSource, seed: int) -> Any:
 
 
 def filtered(problem: Any, source: ModelSource, seed: int) -> Any:
-    model = Filtered(source.fresh().pipe).eval()
-    model.problem = problem
-    return model
+    return behind_filter(problem, source.fresh())
 
 
-@torch.no_grad()
 def renamed(problem: Any, source: ModelSource, seed: int) -> Any:
-    """The pipeline with another concept's embedding in the place of the erased word's."""
-    from unlearnkit.models.free_tokens import encoders
-
-    (domain,), model = problem.concept, source.fresh()
-    others = [c for c in problem.concepts.domains[domain] if c != problem.word]
-    for tokenizer, table in encoders(model):
-        pair = (problem.word, others[seed % len(others)])
-        (gone,), (kept,) = (tokenizer(word, add_special_tokens=False)["input_ids"] for word in pair)
-        table.weight[gone] = table.weight[kept]
-    return model.eval()
+    others = other_concepts(problem)
+    return embedded_as(problem, source.fresh(), others[seed % len(others)])
 
 
 HIDING: dict[str, dict[str, Callable[[Any, ModelSource, int], Any]]] = {
