@@ -187,7 +187,6 @@ def rows_of_models(
 
 
 def _branch_of(key: str) -> str:
-    from unlearnkit.metrics import image_rows  # noqa: F401 (registers the metrics of images)
     from unlearnkit.metrics.table import METRICS
 
     if key == "judge_accuracy":

@@ -1,5 +1,5 @@
-"""Metrics: arrays in, numbers out (`text`, `image`); what they are computed from (`measure`, `measure_image`); the rows
-of the table (`table`, `image_rows`)."""
+"""Metrics: arrays in, numbers out (`text`, `image`); what they are computed from (`measure`, `measure_image`); their
+table (`table`) and its rows (`text_rows`, `image_rows`)."""
 
 import unlearnkit.metrics.image_rows
-import unlearnkit.metrics.table  # noqa: F401  (the two fill METRICS)
+import unlearnkit.metrics.text_rows  # noqa: F401  (the two fill METRICS)
