@@ -80,7 +80,7 @@ def measure_lds(scores: Sequence[str] = SCORES, models: int = MODELS, queries: i
     from unlearnkit.models.load import device_of
     from unlearnkit.models.recipe import corpus_of, train_text, train_tokenizer, training_pairs
     from unlearnkit.models.source import ModelSource
-    from unlearnkit.problem import TextProblem
+    from unlearnkit.text_problem import TextProblem
     from unlearnkit.worlds import authors
 
     world = authors(seed=seed, **WORLD)

@@ -29,8 +29,9 @@ from unlearnkit.bench.naive import naive_measure
 from unlearnkit.metrics.measure import measure, measured_items
 from unlearnkit.models.load import device_of, load_model, quiet
 from unlearnkit.models.source import ModelSource
-from unlearnkit.problem import TextProblem, load_problem
+from unlearnkit.problem import load_problem
 from unlearnkit.text import Template, collate, encode
+from unlearnkit.text_problem import TextProblem
 from unlearnkit.unlearning import configure_method, unlearn
 from unlearnkit.worlds.records import QA
 
