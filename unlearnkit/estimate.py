@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from unlearnkit.errors import UnlearnkitError, whole_number
 from unlearnkit.memory import TrainingMemory, saved_bytes, size_of
 from unlearnkit.methods import Method
-from unlearnkit.models.load import device_of, pipeline_index, reach
+from unlearnkit.models.checks import pipeline_index, reach
+from unlearnkit.models.load import device_of
 from unlearnkit.models.source import KEEP_LIMIT
 from unlearnkit.unlearning.configuration import Loop, configure_method
 from unlearnkit.unlearning.loop import choose_parameters

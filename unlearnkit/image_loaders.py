@@ -14,8 +14,9 @@ import torch
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.image_problem import ImageProblem, Labels
 from unlearnkit.models.builtin_image import DEFAULT_FORGET, image_checkpoint, image_recipes, judge_of
+from unlearnkit.models.checks import check_pipeline
 from unlearnkit.models.judge import load_judge
-from unlearnkit.models.load import check_pipeline, device_of, load_pipeline
+from unlearnkit.models.load import device_of, load_pipeline
 from unlearnkit.models.source import ModelSource
 from unlearnkit.worlds.canvas import canvas
 from unlearnkit.worlds.digits import digits

@@ -8,7 +8,8 @@ from typing import Any
 
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.models.builtin import DEFAULT_FORGET, fitting_sizes, text_checkpoint, text_recipes
-from unlearnkit.models.load import check_pair, check_source, device_of, load_model, load_tokenizer
+from unlearnkit.models.checks import check_pair, check_source
+from unlearnkit.models.load import device_of, load_model, load_tokenizer
 from unlearnkit.models.source import ModelSource
 from unlearnkit.text import context_length, encode
 from unlearnkit.text_problem import TextProblem
