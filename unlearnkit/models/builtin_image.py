@@ -19,11 +19,9 @@ from unlearnkit.models.image_recipe import (
     ImageRecipe,
     JudgeRecipe,
     digest_pictures,
-    train_codec,
-    train_diffusion,
-    train_judge,
     train_prompt_tokenizer,
 )
+from unlearnkit.models.image_training import train_codec, train_diffusion, train_judge
 from unlearnkit.models.judge import Judge, load_judge
 from unlearnkit.models.recipe import digest_of
 from unlearnkit.worlds import canvas as canvas_world
