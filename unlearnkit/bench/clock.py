@@ -1,14 +1,17 @@
-"""What the benchmarks count: CPU seconds of this process on one thread; on a GPU, seconds."""
+"""What the benchmarks count: CPU seconds of this process on one thread; on a GPU, seconds. Ways take turns."""
 
 from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
+
+from unlearnkit.models.load import device_of
 
 
 def clock() -> float:
@@ -41,3 +44,23 @@ def speed_up(naive: Sequence[float], ours: Sequence[float]) -> dict[str, Any]:
     """Median, lowest and highest ratio of turns next to each other."""
     ratios = np.array(naive) / np.array(ours)
     return {"speed-up": float(np.median(ratios)), "lowest": float(ratios.min()), "highest": float(ratios.max())}
+
+
+def seconds_of(work: Callable[[], Any]) -> float:
+    begin = clock()
+    work()
+    wait(device_of())
+    return clock() - begin
+
+
+def take_turns(ways: dict[str, Callable[[], Any]], turns: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Seconds of every way, turn by turn in changing order, and what each made last."""
+    timed: dict[str, list[float]] = {name: [] for name in ways}
+    made: dict[str, Any] = {}
+    for turn in tqdm(range(turns), desc=", ".join(ways), unit="turn"):
+        for name in ways if turn % 2 else reversed(ways):
+            begin = clock()
+            made[name] = ways[name]()
+            wait(device_of())
+            timed[name].append(clock() - begin)
+    return timed, made

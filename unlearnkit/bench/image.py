@@ -17,21 +17,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
-from torch import nn
 from tqdm.auto import tqdm
 
-from unlearnkit.bench.clock import about, clock, speed_up, unit, wait
+from unlearnkit.bench.clock import about, clock, seconds_of, speed_up, take_turns, wait
+from unlearnkit.bench.figures import image_figure
+from unlearnkit.bench.image_ways import FreshESD, one_call_each, preparation, timed_esd, two_passes
 from unlearnkit.evaluation import evaluate, measure
-from unlearnkit.methods import Objectives, StepBatch
-from unlearnkit.methods.image import ESD, esd_target
-from unlearnkit.methods.image.base import parts, with_retain
+from unlearnkit.methods.image import ESD
 from unlearnkit.metrics.measure_image import questions
-from unlearnkit.models.diffusion import GUIDANCE, STEPS, Diffusion, ddim, join, noise_of, sample
+from unlearnkit.models.diffusion import sample
 from unlearnkit.models.image_recipe import ImageRecipe, new_pipeline
 from unlearnkit.models.load import device_of, quiet
 from unlearnkit.problem import load_problem
-from unlearnkit.unlearning import configure_method, unlearn
+from unlearnkit.unlearning import unlearn
 
 TRIPLE = ("ua", "ira", "cra")
 SETTINGS: dict[str, dict[str, float]] = {  # of ESD: what is compared
@@ -42,53 +40,6 @@ LIMIT = 36  # pictures a split
 LEVEL = 2.0  # of 255: how far the pictures of two ways may differ on average
 SIZES = (32, 64, 128)  # pixels
 CONCEPTS = (1, 10, 100, 1000)
-
-
-class FreshESD(ESD):
-    """ESD as the authors' script has it: every iteration denoises anew, by the model in training, up to a random t.
-
-    The frozen original, a second model in memory, is then asked for its two predictions there. Unlike the script's one
-    state an iteration, this takes a batch, and guidance in one pass, as the other way does.
-    """
-
-    def prepare(self, model: nn.Module, data: Any) -> Any:
-        frozen: Any = deepcopy(model).eval()
-        return frozen, frozen.embed(data.problem.asked["forget"]), frozen.embed([""]), data.batch_size
-
-    def objectives(self, model: nn.Module, batch: StepBatch) -> Objectives:
-        frozen, prompts, null, count = batch.reference
-        text = prompts.take(torch.randint(len(prompts.hidden), (count,)))
-        both = join([null.repeat(count), text])
-        scheduler = ddim(frozen, self.bank_steps)
-        last = int(torch.randint(self.bank_steps, (1,)))
-        with torch.no_grad():
-            x = torch.randn(count, *frozen.latent_shape).to(text.device) * scheduler.init_noise_sigma
-            for t in scheduler.timesteps[:last].to(text.device):
-                without, asked = parts(model)(x.repeat(2, 1, 1, 1), t.expand(2 * count), both).chunk(2)
-                x = scheduler.step(without + self.start_guidance * (asked - without), t, x).prev_sample
-            t = scheduler.timesteps[last].to(text.device).expand(count)
-            wanted = esd_target(frozen(x, t, null.repeat(count)), frozen(x, t, text), self.eta)
-        (found,), retain = with_retain(model, batch.retain if self.alpha else None, (x, t, text))
-        return Objectives(F.mse_loss(found, wanted), retain)
-
-
-def timed_esd(problem: Any, method: ESD, steps: int) -> tuple[Any, float]:
-    """(what `unlearn` returned, seconds an iteration); the first iteration warms up."""
-    times: list[float] = []
-
-    def watch(step: int, model: Any) -> None:
-        wait(problem.device)
-        times.append(clock())
-
-    done = unlearn(problem, method, steps=steps, trace_every=0, progress=False, on_step=watch)
-    return done, float(np.mean(np.diff(times)))
-
-
-def preparation(problem: Any, method: ESD) -> float:
-    """Seconds of what a way does once, before its first iteration."""
-    model = problem.original.fresh()
-    data = problem.training_data(method, model, configure_method("image", method, {})[1], 0)
-    return _seconds(lambda: method.prepare(model, data))
 
 
 def bench_esd(turns: int = 2, steps: int | None = None, limit: int = LIMIT) -> pd.DataFrame:
@@ -125,34 +76,6 @@ def bench_esd(turns: int = 2, steps: int | None = None, limit: int = LIMIT) -> p
     return pd.DataFrame(rows)
 
 
-def two_passes(model: Diffusion, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
-    """Guided samples with a pass for the null prompt and one for the prompt, in batches of the same size."""
-    null, scheduler = model.embed([""]), ddim(model, STEPS)
-    out = []
-    with torch.inference_mode():
-        for begin in range(0, len(prompts), model.batch):
-            text = model.embed(prompts[begin : begin + model.batch])
-            x = noise_of(model, seeds[begin : begin + model.batch]) * scheduler.init_noise_sigma
-            for t in scheduler.timesteps.to(model.device):
-                at = t.expand(len(x))
-                without, asked = model(x, at, null.repeat(len(x))), model(x, at, text)
-                x = scheduler.step(without + GUIDANCE * (asked - without), t, x).prev_sample
-            out.append(model.decode(x))
-    return np.concatenate(out)
-
-
-def one_call_each(model: Diffusion, prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
-    """A call of the plain diffusers pipeline for every picture, as scripts do; the starting noise is the same."""
-    noise = noise_of(model, seeds)
-    made = [
-        model.pipe(
-            prompt, latents=noise[k : k + 1], num_inference_steps=STEPS, guidance_scale=GUIDANCE, output_type="np"
-        ).images
-        for k, prompt in enumerate(prompts)
-    ]
-    return (np.concatenate(made) * 255).round().astype(np.uint8)
-
-
 def bench_sampling(turns: int = 2, limit: int = LIMIT) -> pd.DataFrame:
     """One row a way to draw the same guided pictures, after checking that they are the same."""
     problem = load_problem("canvas", oracles=0)
@@ -164,7 +87,7 @@ def bench_sampling(turns: int = 2, limit: int = LIMIT) -> pd.DataFrame:
         "two passes": two_passes,
         "one call a picture": one_call_each,
     }
-    timed, made = _turns({name: lambda w=way: w(model, prompts, seeds) for name, way in ways.items()}, turns)  # type: ignore[misc]
+    timed, made = take_turns({name: lambda w=way: w(model, prompts, seeds) for name, way in ways.items()}, turns)  # type: ignore[misc]
     return _against("one batch", "way", timed, len(prompts), {n: _apart(made["one batch"], m) for n, m in made.items()})
 
 
@@ -186,24 +109,11 @@ def bench_evaluation(turns: int = 2, limit: int = LIMIT) -> pd.DataFrame:
         items = measure(problem, model, limit, progress=False).items
         return {d: items[f"read_{d}"].tolist() for d in judge.domains}
 
-    timed, made = _turns({"one pass": ours, "a picture at a time": script}, turns)
+    timed, made = take_turns({"one pass": ours, "a picture at a time": script}, turns)
     first, second = made.values()
     differ = {d: float(np.mean(np.not_equal(first[d], second[d]))) for d in first}
     same = {"one pass": 0.0, "a picture at a time": max(differ.values())}
     return _against("one pass", "evaluation", timed, len(asked), same, "readings that differ", most=0.02)
-
-
-def _turns(ways: dict[str, Callable[[], Any]], turns: int) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Seconds of every way, turn by turn in changing order, and what each made last."""
-    timed: dict[str, list[float]] = {name: [] for name in ways}
-    made: dict[str, Any] = {}
-    for turn in tqdm(range(turns), desc=", ".join(ways), unit="turn"):
-        for name in ways if turn % 2 else reversed(ways):
-            begin = clock()
-            made[name] = ways[name]()
-            wait(device_of())
-            timed[name].append(clock() - begin)
-    return timed, made
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> float:
@@ -264,7 +174,7 @@ def bench_resolution(sizes: Sequence[int] = SIZES, steps: int = 3, pictures: int
                 method = cls.model_validate({"seeds": 1, "alpha": 0.0})
                 _, row[f"{way} s/iteration"] = timed_esd(problem, method, steps)
             row["bank once, s"] = preparation(problem, ESD.model_validate({"seeds": 1, "alpha": 0.0}))
-            row["uce s"] = _seconds(lambda p=problem: unlearn(p, "uce"))  # type: ignore[misc]
+            row["uce s"] = seconds_of(lambda p=problem: unlearn(p, "uce"))  # type: ignore[misc]
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -279,7 +189,7 @@ def bench_concepts(counts: Sequence[int] = CONCEPTS, turns: int = 3) -> pd.DataF
         own: dict[str, Any] = {"model": known.original.name, "anchor": "plain", "prompts": prompts, "preserve": kept}
         problem = load_problem("stable-diffusion", "striped", **own)
         problem.original.fresh()  # the folder is read before anything is timed
-        seconds = [_seconds(lambda p=problem: unlearn(p, "uce")) for _ in range(turns)]  # type: ignore[misc]
+        seconds = [seconds_of(lambda p=problem: unlearn(p, "uce")) for _ in range(turns)]  # type: ignore[misc]
         rows.append({"concept prompts": count, "preserved prompts": len(kept), "uce s": float(np.median(seconds))})
     return pd.DataFrame(rows)
 
@@ -288,41 +198,6 @@ def _word(number: int) -> str:
     """A word of its own for every number."""
     letters = "abcdefghij"
     return "thing " + "".join(letters[int(digit)] for digit in str(number))
-
-
-def _seconds(work: Callable[[], Any]) -> float:
-    begin = clock()
-    work()
-    wait(device_of())
-    return clock() - begin
-
-
-def figure(esd: pd.DataFrame, resolution: pd.DataFrame, concepts: pd.DataFrame) -> Any:
-    """An ESD iteration both ways, cost against resolution, and UCE against the number of concepts."""
-    import matplotlib.pyplot as plt
-
-    from unlearnkit.plots import COLORS, style
-
-    style()
-    fig, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.3), layout="constrained")
-    ways = (("fresh", "fresh trajectory", COLORS["original"]), ("bank", "bank", COLORS["unlearned"]))
-    for k, (way, name, color) in enumerate(ways):
-        bars = left.barh(np.arange(len(esd)) + 0.4 * k, esd[f"{way} s/iteration"], 0.38, label=name, color=color)
-        if way == "bank":
-            left.bar_label(bars, [f"{x:.1f} times faster" for x in esd["speed-up"]], padding=3, fontsize=8)
-        middle.loglog(resolution["pixels"], resolution[f"{way} s/iteration"], "o-", label=f"ESD, {name}", color=color)
-    left.set(yticks=np.arange(len(esd)) + 0.2, yticklabels=esd["ESD"], xlabel=f"{unit()} an iteration", title="ESD")
-    left.invert_yaxis()
-    left.legend(frameon=False, loc="lower right", fontsize=8)
-    middle.loglog(resolution["pixels"], resolution["picture s"], "s--", label="a picture, 20 steps", color="0.5")
-    middle.loglog(resolution["pixels"], resolution["uce s"], "d-", label="UCE", color=COLORS["oracle"])
-    middle.set(xlabel="side of a picture, pixels", ylabel=unit(), title="against resolution")
-    middle.set_xticks(resolution["pixels"], [str(p) for p in resolution["pixels"]])
-    middle.minorticks_off()
-    middle.legend(frameon=False, fontsize=8)
-    right.loglog(concepts["concept prompts"], concepts["uce s"], "d-", color=COLORS["oracle"])
-    right.set(xlabel="concept prompts edited at once", ylabel=unit(), title="UCE")
-    return fig
 
 
 def main(json_file: Path | None = None, quick: bool = False) -> dict[str, Any]:
@@ -342,6 +217,6 @@ def main(json_file: Path | None = None, quick: bool = False) -> dict[str, Any]:
     result |= {name: table.to_dict("records") for name, table in tables.items()}
     if json_file:
         json_file.write_text(json.dumps(result, indent=1) + "\n")
-        drawn = figure(tables["esd"], tables["resolution"], tables["concepts"])
+        drawn = image_figure(tables["esd"], tables["resolution"], tables["concepts"])
         drawn.savefig(json_file.with_suffix(".png"))
     return result

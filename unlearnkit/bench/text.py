@@ -7,32 +7,29 @@ CPU seconds of this process on one thread, which other work on the machine hardl
 
 from __future__ import annotations
 
-import copy
-import gc
 import json
 import random
 import tempfile
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from tqdm.auto import tqdm
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from unlearnkit.bench.clock import about, clock, speed_up, unit, wait
+from unlearnkit.bench.clock import about, speed_up, take_turns
+from unlearnkit.bench.figures import text_figure
 from unlearnkit.bench.naive import naive_measure
+from unlearnkit.bench.text_ways import BATCH, live_bytes, naive_npo, our_npo, our_preparation
+from unlearnkit.bench.text_ways import NaiveNPO as NaiveNPO
 from unlearnkit.metrics.measure import measure, measured_items
 from unlearnkit.models.load import device_of, load_model, quiet
 from unlearnkit.models.source import ModelSource
 from unlearnkit.problem import load_problem
-from unlearnkit.text import Template, collate, encode
 from unlearnkit.text_problem import TextProblem
-from unlearnkit.unlearning import configure_method, unlearn
 from unlearnkit.worlds.records import QA
 
 # Llama-2 tokens of TOFU's forget10 questions and answers at the 0, 10, 25, 50, 75, 90 and 100th percentile; a
@@ -44,7 +41,6 @@ SIZES = {  # name: (width, layers, vocabulary), Llama-shaped; 32,000 tokens are 
     "10M": (192, 9, 32000),
     "100M": (768, 10, 32000),
 }
-BATCH = 8  # forget sequences a step, and as many retain sequences
 RECORDS = {"1M": 160, "10M": 64, "100M": 32}  # forget records, and as many retain records: an epoch
 TURNS = {"1M": 3, "10M": 2, "100M": 1}
 
@@ -82,131 +78,6 @@ def synthetic_problem(size: str, forget: int, retain: int, folder: Path, seed: i
     source = ModelSource(lambda: load_model(folder, dtype=torch.float32), size, keep=False)
     splits = {"forget": items[:forget], "retain": items[forget:]}
     return TextProblem("synthetic", "forget", seed, splits, tokenizer, source, [])
-
-
-def live_bytes(*modules: torch.nn.Module) -> int:
-    """Bytes of all tensors alive (every storage once): weights, gradients, optimizer state, references, caches."""
-    gc.collect()
-    with warnings.catch_warnings():  # asking an object for its class wakes deprecated aliases
-        warnings.simplefilter("ignore")
-        found = [o for o in gc.get_objects() if isinstance(o, torch.Tensor)]
-    found += [p.grad for o in found if isinstance(o, torch.nn.Parameter) and (p := o).grad is not None]
-    found += [p.grad for m in modules for p in m.parameters() if p.grad is not None]
-    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in found}.values())
-
-
-class NaiveNPO(Trainer):
-    """NPO as it is often written: a live reference model, full logits, forget and retain one after the other."""
-
-    reference: torch.nn.Module
-    beta = 0.1
-
-    @staticmethod
-    def sequence_nll(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        logits = model(input_ids=inputs["ids"], attention_mask=inputs["mask"]).logits[:, :-1]
-        labels = inputs["labels"][:, 1:]
-        return F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none").sum(-1)
-
-    def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        forget, retain = inputs["forget"], inputs["retain"]
-        nll = self.sequence_nll(model, forget)
-        with torch.no_grad():
-            before = self.sequence_nll(self.reference, forget)
-        loss = -2 / self.beta * F.logsigmoid(self.beta * (nll - before)).mean()
-        tokens = (retain["labels"][:, 1:] != -100).sum()
-        return loss + self.sequence_nll(model, retain).sum() / tokens
-
-
-def naive_npo(problem: TextProblem, steps: int, warm: int) -> tuple[float, int]:
-    """(seconds a step, live bytes after a step) of the naive way; `warm` steps before are not counted."""
-    model = problem.original.fresh()
-    encoded = {s: encode(problem.tokenizer, Template(), problem.pairs(s), 256) for s in ("forget", "retain")}
-    device = problem.device
-
-    class Pairs(torch.utils.data.Dataset[Any]):
-        def __len__(self) -> int:
-            return len(encoded["forget"])
-
-        def __getitem__(self, i: int) -> tuple[int, int]:
-            return i, i
-
-    def join(rows: list[tuple[int, int]]) -> dict[str, Any]:
-        out = {}
-        for split, ids in zip(("forget", "retain"), zip(*rows, strict=True), strict=True):
-            batch = collate(encoded[split], ids, problem.tokenizer.pad_token_id)
-            mask = (batch.ids != problem.tokenizer.pad_token_id).long()
-            out[split] = {"ids": batch.ids.to(device), "labels": batch.labels.to(device), "mask": mask.to(device)}
-        return out
-
-    times: list[float] = []
-    memory: list[int] = []
-
-    from transformers import PrinterCallback, TrainerCallback
-
-    class Watch(TrainerCallback):
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            wait(device)
-            times.append(clock())
-
-        def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
-            if len(times) == 1:  # gradients and optimizer state are both there
-                memory.append(live_bytes(model))
-
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = NaiveNPO(
-            model=model,
-            args=TrainingArguments(
-                output_dir=folder,
-                per_device_train_batch_size=BATCH,
-                max_steps=warm + steps,
-                learning_rate=1e-5,
-                report_to=[],
-                save_strategy="no",
-                logging_strategy="no",
-                disable_tqdm=True,
-                remove_unused_columns=False,
-                use_cpu=device.type == "cpu",
-                bf16=device.type == "cuda",
-                dataloader_pin_memory=False,
-            ),
-            train_dataset=Pairs(),
-            data_collator=join,
-            callbacks=[Watch()],
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.reference = copy.deepcopy(model).eval()
-        trainer.train()
-    return (times[-1] - times[warm - 1]) / steps, memory[0]
-
-
-def our_npo(problem: TextProblem, steps: int, warm: int, lora: int = 0) -> tuple[float, int, int]:
-    """(seconds a step, live bytes, tokens a step) of `unlearn` with its default tracing."""
-    times: list[float] = []
-    memory: list[int] = []
-
-    def watch(step: int, model: Any) -> None:
-        wait(problem.device)
-        if step == 1:
-            memory.append(live_bytes(model))
-        times.append(clock())
-
-    settings: dict[str, Any] = {"steps": warm + steps, "batch_size": BATCH, "lr": 1e-5, "lora": lora}
-    done = unlearn(problem, "npo", on_step=watch, progress=False, **settings)
-    seconds = (times[-1] - times[warm - 1]) / steps
-    return seconds, memory[0], round(done.cost["tokens"] / (warm + steps))
-
-
-def our_preparation(problem: TextProblem) -> float:
-    """Seconds of what NPO computes once: the original's NLL of every forget answer."""
-    method, loop = configure_method("text", "npo", {"batch_size": BATCH})
-    model = problem.original.fresh().eval()
-    data = problem.training_data(method, model, loop, 0)
-    begin = clock()
-    method.prepare(model, data)
-    wait(problem.device)
-    return clock() - begin
 
 
 def bench_steps(sizes: Sequence[str], turns: dict[str, int] = TURNS) -> pd.DataFrame:
@@ -281,19 +152,10 @@ def bench_evaluation(turns: int = 3) -> dict[str, float]:
     problem = load_problem("authors")
     model = problem.model
     chosen = measured_items(problem, 100)
-    ways: dict[str, Callable[[], Any]] = {
-        "ours": lambda: measure(problem, model),
-        "naive": lambda: naive_measure(problem, model, chosen),
-    }
-    timed: dict[str, list[float]] = {name: [] for name in ways}
-    made: dict[str, Any] = {}
     measure(problem, model, limit=2)  # warm-up
-    for turn in tqdm(range(turns), desc="evaluation", unit="turn"):
-        for name in ways if turn % 2 else reversed(ways):
-            begin = clock()
-            made[name] = ways[name]()
-            wait(problem.device)
-            timed[name].append(clock() - begin)
+    timed, made = take_turns(
+        {"ours": lambda: measure(problem, model), "naive": lambda: naive_measure(problem, model, chosen)}, turns
+    )
     ours, naive = made["ours"].items, made["naive"]
     worst = largest_difference(ours, naive)
     if worst > 1e-3:
@@ -305,35 +167,6 @@ def bench_evaluation(turns: int = 3) -> dict[str, float]:
         "largest difference": worst,
         "items": len(chosen),
     }
-
-
-def figure(steps: pd.DataFrame, forget: pd.DataFrame) -> Any:
-    """Step time against model size (both ways, LoRA) and against the size of the forget set."""
-    import matplotlib.pyplot as plt
-
-    from unlearnkit.plots import COLORS, style
-
-    style()
-    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
-    for column, name, color in (
-        ("naive s/step", "naive", COLORS["original"]),
-        ("ours s/step", "unlearnkit", COLORS["unlearned"]),
-        ("LoRA s/step", "unlearnkit, LoRA", COLORS["oracle"]),
-    ):
-        left.loglog(
-            [{"1M": 1e6, "10M": 1e7, "100M": 1e8}[m] for m in steps["model"]],
-            steps[column],
-            "o-",
-            label=name,
-            color=color,
-        )
-    left.set(xlabel="parameters", ylabel=f"{unit()} a step", title="NPO step, 8 + 8 sequences")
-    left.legend(frameon=False)
-    for column, name, color in (("s/step", "one step", COLORS["unlearned"]), ("prepare s", "preparation, once", "0.5")):
-        right.loglog(forget["forget records"], forget[column], "o-", label=name, color=color)
-    right.set(xlabel="forget records", ylabel=unit(), title="1M parameters, against the forget set")
-    right.legend(frameon=False)
-    return fig
 
 
 def main(json_file: Path | None = None, quick: bool = False) -> dict[str, Any]:
@@ -354,5 +187,5 @@ def main(json_file: Path | None = None, quick: bool = False) -> dict[str, Any]:
     }
     if json_file:
         json_file.write_text(json.dumps(result, indent=1) + "\n")
-        figure(steps, forget).savefig(json_file.with_suffix(".png"))
+        text_figure(steps, forget).savefig(json_file.with_suffix(".png"))
     return result
