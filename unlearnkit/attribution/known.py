@@ -99,7 +99,7 @@ def behind_filter(problem: Any, model: Any) -> Any:
     return filtered
 
 
-def other_concepts(problem: Any) -> list[str]:
+def kept_concepts(problem: Any) -> list[str]:
     """The concepts of the forgotten one's domain that are kept."""
     (domain,) = problem.concept
     return [c for c in problem.concepts.domains[domain] if c != problem.word]
@@ -116,6 +116,6 @@ def embedded_as(problem: Any, model: Any, other: str) -> Any:
 
 def suppressed_pictures(problem: Any, seed: int) -> Iterator[tuple[str, Any]]:
     yield "prompt filter", behind_filter(problem, problem.original.fresh())
-    others = other_concepts(problem)
+    others = kept_concepts(problem)
     for other in (others[seed % len(others)], others[(seed + len(others) // 2) % len(others)], others[seed - 1]):
         yield f"embedding of '{other}'", embedded_as(problem, problem.original.fresh(), other)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from unlearnkit.attribution.known import behind_filter, embedded_as, lowered, other_concepts, taught
+from unlearnkit.attribution.known import behind_filter, embedded_as, lowered, kept_concepts, taught
 from unlearnkit.models.source import ModelSource
 
 TAUGHT = 30  # steps in which an ignorant text model is taught the forgotten facts, or false ones
@@ -76,7 +76,7 @@ def filtered(problem: Any, source: ModelSource, seed: int) -> Any:
 
 
 def renamed(problem: Any, source: ModelSource, seed: int) -> Any:
-    others = other_concepts(problem)
+    others = kept_concepts(problem)
     return embedded_as(problem, source.fresh(), others[seed % len(others)])
 
 
