@@ -6,21 +6,26 @@ import json
 import os
 import signal
 import sys
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from unlearnkit.bench.commands import bench
 from unlearnkit.errors import UnlearnkitError
+from unlearnkit.models.commands import models
+from unlearnkit.runs.words import given, settings
+from unlearnkit.runs.words import paired as _paired
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
-models = typer.Typer(help="The shipped checkpoints.", no_args_is_help=True)
-bench = typer.Typer(help="Benchmarks.", no_args_is_help=True)
 app.add_typer(models, name="models")
 app.add_typer(bench, name="bench")
 
 Runs = Annotated[Path, typer.Option("--runs", help="Folder of the run records.")]
+
+
+def _named(about: str) -> Any:
+    return typer.Option("-p", "--parameter", metavar="NAME VALUE", help=about)
 
 
 @app.command()
@@ -28,10 +33,7 @@ def run(
     notebooks: Annotated[list[str] | None, typer.Argument(metavar="NOTEBOOK…", help="Names or paths.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="The whole series.")] = False,
     profile: Annotated[str | None, typer.Option("--profile", help="smoke, quick, full or gpu.")] = None,
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Set a parameter; may be repeated."),
-    ] = None,
+    parameter: Annotated[list[str] | None, _named("Set a parameter; may be repeated.")] = None,
     workers: Annotated[
         int | None, typer.Option("--workers", help="Notebooks side by side; with --all one a GPU or core, at most 4.")
     ] = None,
@@ -47,7 +49,7 @@ def run(
     paths = series() if all_ else [find_notebook(name) for name in notebooks or []]
     workers = workers if workers is not None else usual_workers() if all_ else 1
     failed = False
-    for path, outcome in run_notebooks(paths, _given(parameter or [], profile), runs, force, workers, typer.echo):
+    for path, outcome in run_notebooks(paths, given(parameter, profile), runs, force, workers, typer.echo):
         state = "found" if outcome.found else outcome.state
         shown = Path(os.path.relpath(outcome.folder))
         typer.echo(f"{path.stem:<28} {outcome.folder.name}  {state:<8} {outcome.seconds:7.1f} s  {shown}")
@@ -75,7 +77,8 @@ def sweep(
     runs: Runs = Path("runs"),
 ) -> None:
     """Execute a grid or a search of runs; what is complete is found again. Exit 1: some runs failed."""
-    from unlearnkit.runs.sweep import carry_out, read_spec
+    from unlearnkit.runs.spec import read_spec
+    from unlearnkit.runs.sweep import carry_out
 
     if (grid is None) == (search is None):
         raise UnlearnkitError("give a sweep one file: --grid FILE or --search FILE.")
@@ -95,13 +98,9 @@ def unlearn_(
     model: Annotated[str | None, typer.Option("--model", help="Folder or hub id of the original.")] = None,
     revision: Annotated[str | None, typer.Option("--revision")] = None,
     seed: Annotated[int, typer.Option("--seed")] = 0,
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option("-p", "--parameter", metavar="NAME VALUE", help="A setting of method or loop; may be repeated."),
-    ] = None,
+    parameter: Annotated[list[str] | None, _named("A setting of method or loop; may be repeated.")] = None,
 ) -> None:
     """Unlearn once and save the model. Under `accelerate launch -m unlearnkit.cli unlearn …`, in several processes."""
-    import yaml
     from accelerate import PartialState
 
     from unlearnkit.models.load import device_of
@@ -109,10 +108,10 @@ def unlearn_(
     from unlearnkit.unlearning import unlearn
 
     processes = PartialState(cpu=device_of().type == "cpu")
-    settings = {name: yaml.safe_load(str(value)) for name, value in _given(parameter or [], None).items()}
+    chosen = settings(parameter)
     with processes.main_process_first():  # one of them trains or fetches what is not there yet
         problem = load_problem(world, forget, model=model, revision=revision, oracles=[] if model else 0)
-    made = unlearn(problem, method, seed=seed, progress=processes.is_main_process, **settings)
+    made = unlearn(problem, method, seed=seed, progress=processes.is_main_process, **chosen)
     if processes.is_main_process:
         made.save(out, getattr(problem, "tokenizer", None))
         typer.echo(f"{made}\nsaved: {out}")
@@ -127,20 +126,6 @@ def _reason(traceback: str, folder: Path) -> str:
     return traceback.strip()[-2000:]
 
 
-def _given(pairs: list[str], profile: str | None) -> dict[str, bool | int | float | str | None]:
-    given: dict[str, bool | int | float | str | None] = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise UnlearnkitError(f"-p {pair}: a value is missing; write -p NAME VALUE.")
-        given[name] = value
-    if profile is not None:
-        if given.get("profile", profile) != profile:
-            raise UnlearnkitError(f"--profile {profile} and -p profile {given['profile']} contradict each other.")
-        given["profile"] = profile
-    return given
-
-
 @app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
@@ -149,21 +134,15 @@ def doctor(
         str | None, typer.Option("--model", help="Folder or hub id: the memory that unlearning it will take.")
     ] = None,
     method: Annotated[str | None, typer.Option("--method", help="Of that model; default npo, or esd.")] = None,
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option("-p", "--parameter", metavar="NAME VALUE", help="Of that method: batch_size, lora, tokens, gpu …"),
-    ] = None,
+    parameter: Annotated[list[str] | None, _named("Of that method: batch_size, lora, tokens, gpu …")] = None,
 ) -> None:
     """What this machine has, what notebooks need and took, whether it fits. Exit 1: something is broken."""
     from unlearnkit.runs.doctor import diagnose, shown
 
     if model:
-        import yaml
-
         from unlearnkit.estimate import estimate
 
-        settings = {name: yaml.safe_load(str(value)) for name, value in _given(parameter or [], None).items()}
-        typer.echo(f"{model}: {estimate(model, method, **settings)}")
+        typer.echo(f"{model}: {estimate(model, method, **settings(parameter))}")
         return
     found = diagnose(runs)
     typer.echo(json.dumps(found, indent=2) if as_json else shown(found))
@@ -221,116 +200,6 @@ def stamp_(notebooks: Annotated[list[str] | None, typer.Argument()] = None, runs
     for path in [find_notebook(name) for name in notebooks or []] or series():
         made = "fresh" if is_fresh(path) else f"executed in {stamp(path, runs):.1f} s"
         typer.echo(f"{path.stem:<28} {made}")
-
-
-@models.command("build")
-def models_build(force: Annotated[bool, typer.Option("--force")] = False) -> None:
-    """Train the shipped checkpoints that are missing or out of date."""
-    from unlearnkit.models import store
-
-    store.build(force=force)
-
-
-@models.command("list")
-def models_list() -> None:
-    """The checkpoints of the store."""
-    from unlearnkit.models import store
-
-    for entry in store.listing():
-        typer.echo("  ".join(f"{key} {value}" for key, value in entry.items()))
-
-
-@models.command("verify")
-def models_verify() -> None:
-    """Check that recipes and checkpoints belong together. Exit 1: a problem."""
-    from unlearnkit.models import store
-
-    problems = store.verify()
-    typer.echo("\n".join(problems) or "all checkpoints verified")
-    if problems:
-        raise typer.Exit(1)
-
-
-@bench.command("text")
-def bench_text(
-    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here too.")] = None,
-) -> None:
-    """Our unlearning step and evaluation against the naive way, on one model and data."""
-    import_module("unlearnkit.bench.text").main(as_json)
-
-
-@bench.command("image")
-def bench_image(
-    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here too.")] = None,
-) -> None:
-    """ESD from a bank of trajectories against fresh ones, guided sampling, evaluation, cost against size."""
-    import_module("unlearnkit.bench.image").main(as_json)
-
-
-@bench.command("verdict")
-def bench_verdict(
-    branch: Annotated[list[str] | None, typer.Option("--branch", help="text or image; by default both.")] = None,
-) -> None:
-    """Verdicts on models of known truth: sets the thresholds of data/verdict.yml, prints the confusion tables."""
-    import_module("unlearnkit.attribution.calibration").main(branch or ["text", "image"])
-
-
-@bench.command("lds")
-def bench_lds() -> None:
-    """The linear datamodeling score of every data attribution, against tiny models retrained on halves."""
-    import_module("unlearnkit.attribution.lds").main()
-
-
-@bench.command("recall")
-def bench_recall() -> None:
-    """Which records that a request left out each data attribution finds, over many requests."""
-    import_module("unlearnkit.attribution.recall").main()
-
-
-@bench.command("metrics")
-def bench_metrics(
-    branch: Annotated[list[str] | None, typer.Option("--branch", help="text or image; by default both.")] = None,
-) -> None:
-    """Faithfulness and robustness of every metric, on a pool of models of known truth; resumable."""
-    import_module("unlearnkit.bench.metrics").main(branch or ["text", "image"])
-
-
-@bench.command("sweep")
-def bench_sweep(
-    as_json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here too.")] = None,
-    count: Annotated[int, typer.Option("--runs", help="Of the sweep whose workers are killed.")] = 200,
-) -> None:
-    """What a run costs beside its work, throughput of two workers against one, and a sweep whose workers are killed."""
-    import_module("unlearnkit.bench.sweep").main(as_json, count)
-
-
-@bench.command("leaderboard")
-def bench_leaderboard(
-    branch: Annotated[str, typer.Option("--branch", help="text or image.")],
-    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="A table; what it holds is kept.")] = None,
-    seeds: Annotated[int, typer.Option("--seeds")] = 3,
-    minutes: Annotated[float | None, typer.Option("--minutes", help="Begin nothing new after so many.")] = None,
-    method: Annotated[list[str] | None, typer.Option("--method", help="By default all; may be repeated.")] = None,
-) -> None:
-    """Every method with its tuned settings, evaluated, relearned and quantized; goes on where it was cut off."""
-    typer.echo(import_module("unlearnkit.bench.leaderboard").main(branch, seeds, out, minutes, method))
-
-
-@bench.callback()
-def bench_() -> None:
-    """Benchmarks."""
-
-
-def _paired(words: list[str]) -> list[str]:
-    """`-p NAME VALUE`, as papermill has it, into `-p NAME=VALUE`, which typer can read."""
-    paired, rest = [], list(words)
-    while rest:
-        word = rest.pop(0)
-        paired.append(word)
-        if word in ("-p", "--parameter") and rest:
-            name = rest.pop(0)
-            paired.append(f"{name}={rest.pop(0)}" if "=" not in name and rest else name)
-    return paired
 
 
 def main() -> None:
