@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from unlearnkit.attribution.known import behind_filter, embedded_as, lowered, kept_concepts, taught
+from unlearnkit.attribution.known import behind_filter, embedded_as, kept_concepts, lowered, taught
 from unlearnkit.models.source import ModelSource
 
 TAUGHT = 30  # steps in which an ignorant text model is taught the forgotten facts, or false ones
