@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unlearnkit.models.diffusion import Conditioning, Diffusion, join
+from unlearnkit.models.pipeline import Conditioning, Diffusion, join
 from unlearnkit.text import Batch, Encoded, answer_tokens, collate, shuffled_batches
 
 

@@ -12,8 +12,9 @@ import torch
 
 from unlearnkit.data import ImageBatch, ImageData, denoising_loss
 from unlearnkit.errors import UnlearnkitError
-from unlearnkit.models.diffusion import Diffusion, sample
+from unlearnkit.models.diffusion import sample
 from unlearnkit.models.load import device_of
+from unlearnkit.models.pipeline import Diffusion
 from unlearnkit.models.source import ModelSource
 from unlearnkit.worlds.pictures import Concepts, Pictures
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from unlearnkit.models.diffusion import Conditioning, Diffusion
 from unlearnkit.models.free_tokens import encoders
+from unlearnkit.models.pipeline import Conditioning, Diffusion
 from unlearnkit.text import answer_tokens, collate, context_length, encode, pad_id
 
 LOWERED = 15.0  # logits by which an output bias lowers the tokens of forgotten values

@@ -15,7 +15,8 @@ from unlearnkit.bench.clock import clock, seconds_of, wait
 from unlearnkit.methods import Objectives, StepBatch
 from unlearnkit.methods.image import ESD, esd_target
 from unlearnkit.methods.image.base import parts, with_retain
-from unlearnkit.models.diffusion import GUIDANCE, STEPS, Diffusion, ddim, join, noise_of
+from unlearnkit.models.diffusion import GUIDANCE, STEPS, ddim, noise_of
+from unlearnkit.models.pipeline import Diffusion, join
 from unlearnkit.unlearning import configure_method, unlearn
 
 

@@ -12,8 +12,9 @@ import torch
 
 from unlearnkit.metrics import image as metric
 from unlearnkit.metrics.measure import Measured
-from unlearnkit.models.diffusion import GUIDANCE, STEPS, Diffusion, sample
+from unlearnkit.models.diffusion import GUIDANCE, STEPS, sample
 from unlearnkit.models.judge import LEAST
+from unlearnkit.models.pipeline import Diffusion
 from unlearnkit.worlds.pictures import Pictures
 
 REAL = (30, 7.5)  # sampling steps and guidance of pipelines of prompts alone; the tiny ones have their own

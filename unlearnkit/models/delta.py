@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from unlearnkit.errors import UnlearnkitError
-from unlearnkit.models.diffusion import Diffusion
+from unlearnkit.models.pipeline import Diffusion
 
 FORMAT = "unlearnkit delta 1"
 

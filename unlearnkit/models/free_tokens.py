@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearnkit.errors import UnlearnkitError
-from unlearnkit.models.diffusion import Conditioning, Diffusion
+from unlearnkit.models.pipeline import Conditioning, Diffusion
 
 Places = Callable[[Any, str], list[int]]  # (tokenizer, prompt) → the positions of its free tokens
 

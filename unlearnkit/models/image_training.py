@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from unlearnkit.errors import UnlearnkitError
-from unlearnkit.models.diffusion import Diffusion
 from unlearnkit.models.image_recipe import (
     PROMPT_TOKENS,
     CodecRecipe,
@@ -25,6 +24,7 @@ from unlearnkit.models.image_recipe import (
     new_pipeline,
 )
 from unlearnkit.models.judge import Judge, as_pixels
+from unlearnkit.models.pipeline import Diffusion
 from unlearnkit.worlds.pictures import Pictures
 
 DROPPED = 0.1  # share of captions replaced by the null prompt, for classifier-free guidance

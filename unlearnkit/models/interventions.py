@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.models.attention import position_mask
-from unlearnkit.models.diffusion import GUIDANCE, STEPS, Conditioning, Diffusion, Visited, denoise, sample
+from unlearnkit.models.diffusion import GUIDANCE, STEPS, Visited, denoise, sample
+from unlearnkit.models.pipeline import Conditioning, Diffusion
 
 
 def token_groups(tokenizer: Any, prompts: Sequence[str], word: str) -> dict[str, Tensor]:

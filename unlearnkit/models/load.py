@@ -114,7 +114,7 @@ def load_pipeline(
     """
     from diffusers import DiffusionPipeline
 
-    from unlearnkit.models.diffusion import Diffusion
+    from unlearnkit.models.pipeline import Diffusion
 
     place = device_of(device)
     index = check_pipeline(name, revision)

@@ -16,7 +16,6 @@ from unlearnkit.data import ImageBatch, denoising_loss
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.methods.image.esd import trajectory_bank
 from unlearnkit.models.attention import word_positions
-from unlearnkit.models.diffusion import Conditioning, Diffusion
 from unlearnkit.models.free_tokens import (
     Free,
     Places,
@@ -27,6 +26,7 @@ from unlearnkit.models.free_tokens import (
     free_tokens,
     table_sizes,
 )
+from unlearnkit.models.pipeline import Conditioning, Diffusion
 
 Loss = Callable[[Conditioning], Tensor]
 PREFIX = "a"  # what stands in a prompt where a free token goes: one token to every CLIP tokenizer

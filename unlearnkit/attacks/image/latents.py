@@ -12,7 +12,8 @@ from torch import Tensor
 from unlearnkit.attacks.base import AttackCard, Curve, register_attack
 from unlearnkit.attacks.image.showing import ImageAttack, draw, drawn_with, frozen, held, seen, shots, unguarded
 from unlearnkit.errors import UnlearnkitError
-from unlearnkit.models.diffusion import Conditioning, Diffusion, ddim, noise_of
+from unlearnkit.models.diffusion import ddim, noise_of
+from unlearnkit.models.pipeline import Conditioning, Diffusion
 
 
 @register_attack("completion", "image")

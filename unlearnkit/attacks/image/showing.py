@@ -16,7 +16,8 @@ from unlearnkit.attacks.base import Attack
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.metrics.image import evenly
 from unlearnkit.metrics.measure_image import REAL, judge_trouble
-from unlearnkit.models.diffusion import GUIDANCE, STEPS, ClassifierFree, Conditioning, Diffusion, sample
+from unlearnkit.models.diffusion import GUIDANCE, STEPS, sample
+from unlearnkit.models.pipeline import ClassifierFree, Conditioning, Diffusion
 
 FIRST_NOISE = 3_000_000_000  # of the pictures of attacks: starting noises that neither metrics nor methods use
 

@@ -13,7 +13,7 @@ from unlearnkit.attacks.image.latents import Completion
 from unlearnkit.attacks.image.relearn import Relearn
 from unlearnkit.attacks.image.showing import draw, held, seen, shots
 from unlearnkit.errors import UnlearnkitError
-from unlearnkit.models.diffusion import Diffusion
+from unlearnkit.models.pipeline import Diffusion
 
 KINDS = {
     "shown": "output", "probability": "output",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from unlearnkit.data import ImageBatch
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.methods.base import Method
-from unlearnkit.models.diffusion import Conditioning, join
+from unlearnkit.models.pipeline import Conditioning, join
 
 Trained = Literal["full", "attn2", "attn2_kv", "not_attn2"]
 WITHOUT_CROSS_ATTENTION = (

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.methods.base import Card, Objectives, StepBatch, register_method
 from unlearnkit.methods.image.base import ImageMethod, Trained, denoiser_weights, with_retain
-from unlearnkit.models.diffusion import Conditioning, Visited, denoise
+from unlearnkit.models.diffusion import Visited, denoise
+from unlearnkit.models.pipeline import Conditioning
 
 FIRST_NOISE = 1_000_000_000  # starting noises of the bank: none that a metric samples with
 
