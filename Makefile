@@ -22,7 +22,7 @@ tour: $(STAMP)
 	$(BIN)/unlearnkit report
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder; code=$$?; echo $$code > $(STATUS); exit $$code
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder; code=$$?; echo $$code > $(STATUS); exit $$code
 
 check: $(STAMP)
 	$(BIN)/ruff check .

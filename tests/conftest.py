@@ -11,10 +11,14 @@ from typing import Any
 
 import nbformat
 import pytest
+from hypothesis import settings
 from nbformat.v4 import new_code_cell, new_notebook
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: processes side by side, a core each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 PARAMETERS = """from typing import Optional
 
@@ -32,22 +36,30 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run what takes minutes")
 
 
+HERE = Path(__file__).parent
 FIRST = ("browser", "notebooks", "properties", "conformance", "unit")  # what takes long is not left to the end
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: FIRST.index(_room(item)))
-    for item in items:  # what one process takes as a whole: the browser's page, a notebook, a file with its fixtures
-        whole = {"browser": "browser", "notebooks": item.nodeid}.get(_room(item), item.path.name)
-        item.add_marker(pytest.mark.xdist_group(whole))
+    items.sort(key=lambda item: FIRST.index(item.path.relative_to(HERE).parts[0]))
     if not config.getoption("--slow"):
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="takes minutes; pass --slow"))
 
 
-def _room(item: pytest.Item) -> str:
-    return item.path.relative_to(Path(__file__).parent).parts[0]
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With -n: one process takes as a whole the browser's tests (one page), a file with its fixtures, or a notebook."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Wholes(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            room = (config.rootpath / file).relative_to(HERE).parts[0]
+            return {"browser": room, "notebooks": nodeid}.get(room, file)
+
+    return Wholes(config, log)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from .conftest import Server, quiet
+from .conftest import Server, press_run_all, quiet
 
 CODES = {
     "prepare": 'import unlearnkit as uk\nproblem = uk.load_problem("authors", oracles=1, device="cpu")',
@@ -28,8 +28,7 @@ def test_panels_answer_and_stop_in(
         page.locator(".jp-Notebook .jp-CodeCell").nth(2).wait_for()
         page.locator(".jp-Notebook-ExecutionIndicator[data-status='idle']").wait_for()
         page.errors.clear()  # Notebook 7.6 itself raises one while it loads its settings, over an empty notebook too
-        page.locator(".lm-MenuBar-item", has_text="Run").click()
-        page.locator(".lm-Menu-item[data-command='runmenu:run-all']").click()
+        press_run_all(page)
     view, curve = page.locator(".uk-view-answers"), page.locator(".uk-view-curve")
     view.locator(".uk-card").nth(3).wait_for(timeout=300_000)
     if host == "voila/render":
