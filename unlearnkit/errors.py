@@ -12,8 +12,9 @@ class UnlearnkitError(ValueError):
 
 def whole_number(name: str, value: object, least: int = 0) -> int:
     """`value` when it is a whole number of at least `least`, otherwise an `UnlearnkitError` that says so."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UnlearnkitError(f"{name} = {value!r} is not possible; give a whole number of at least {least}.")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
+        said = f"{name} = {value!r} is not possible; give a whole number of at least {least}"
+        raise UnlearnkitError(f"{said}{' and below 2^63' * (isinstance(value, int) and value >= 2**63)}.")
     return value
 
 

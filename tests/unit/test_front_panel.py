@@ -21,7 +21,7 @@ from unlearnkit import tradeoff
 from unlearnkit.panels.front import says
 from unlearnkit.panels.front.source import LAST, choose, narrowed, source_of
 from unlearnkit.plots import COLORS
-from unlearnkit.plots.front import PLACE, contour_of, places, window
+from unlearnkit.plots.front import PLACE, contour_of, places, plot_choice, window
 
 KEYS = ["forget_answer_nll", "retain_probability"]
 KNOWN = [  # method, balance, seed, step, forgetting, utility
@@ -238,3 +238,14 @@ def test_what_is_no_source_is_refused(tmp_path: Path, small_problem: Any) -> Non
             uk.front_panel(source)
     with pytest.raises(uk.UnlearnkitError, match="is not a problem"):
         uk.front_panel(scores(), unlearned={"npo": small_problem.model})
+
+
+def test_a_reference_beyond_the_picture_is_said_at_its_edge() -> None:
+    points = pd.DataFrame({"forgetting": [0.5, 0.9], "utility": [0.97, 0.92], "name": ["a", "b"], "way": [0, 1]})
+    figure = plot_choice(points, None, share=0.9, reference=(0.0, 0.0))
+    ax = figure.axes[0]
+    (text,) = (text for text in ax.texts if "reference" in text.get_text())
+    assert text.get_text() == "reference (0, 0)" and ax.get_ylim()[0] < text.xy[1] < 0.9
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=50, bbox_inches="tight")
+    assert Image.open(drawn).height < 50 * 1.1 * figure.get_figheight()  # nothing is drawn far below

@@ -326,6 +326,17 @@ def test_saving_over_an_older_one_replaces_it(small_problem: Any, tmp_path: Path
     assert torch.equal(load_model(folder)(ids).logits, unlearned.model(ids).logits)
 
 
+def test_other_files_are_not_written_among(small_problem: Any, tmp_path: Path) -> None:
+    unlearned = uk.unlearn(small_problem, "npo", steps=0, progress=False)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "config.json").write_text("{}")
+    with pytest.raises(UnlearnkitError, match="theirs holds other files; give a new or empty folder"):
+        unlearned.save(tmp_path / "theirs")
+    with pytest.raises(UnlearnkitError, match="config.json is a file; give a folder"):
+        unlearned.save(tmp_path / "theirs" / "config.json")
+    assert [p.name for p in tmp_path.rglob("*")] == ["theirs", "config.json"]
+
+
 def test_shipped_text_checkpoints_are_those_of_the_recipes() -> None:
     """Every recipe is there, every file as it was built, every address that of its recipe; together a few megabytes."""
     size = 0

@@ -74,6 +74,13 @@ def test_numbers_and_settings_out_of_range(text: Any, image: Any) -> None:
     ):
         with pytest.raises(uk.UnlearnkitError, match="seed = -1 is not possible"):
             call()
+    with pytest.raises(uk.UnlearnkitError, match=r"seed = 1000\d* is not possible; .* below 2\^63"):
+        uk.unlearn(problem, "npo", seed=10**30)
+    with pytest.raises(uk.UnlearnkitError, match=r"lora = 1000 is not possible: no matrix of this model has a rank"):
+        uk.unlearn(problem, "npo", lora=1000)
+    for lr in (math.nan, 0, -1):
+        with pytest.raises(uk.UnlearnkitError, match="lr"):
+            uk.attack(problem, unlearned, "relearn", budget=[1], lr=lr)
     with pytest.raises(uk.UnlearnkitError, match="UCE takes no step and has no setting 'lr'; its settings: .*lam"):
         uk.unlearn(image[0], "uce", lr=1)
     with pytest.raises(uk.UnlearnkitError, match="'steps' of a tiny pipeline can't be -2"):
@@ -105,3 +112,7 @@ def test_a_built_in_name_is_not_replaced() -> None:
             pass
 
     assert uk.METHODS["text"]["npo"] is before
+    known = uk.METRICS["forget_answer_nll"]
+    with pytest.raises(uk.UnlearnkitError, match="'forget_answer_nll' is built in; register yours under another name"):
+        uk.register_metric("answer_nll")(lambda items: 42.0)
+    assert uk.METRICS["forget_answer_nll"] is known

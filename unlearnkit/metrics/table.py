@@ -93,11 +93,14 @@ def register_metric(
     """Decorator for a metric of your own; it is in every table of its modality from then on.
 
     Raises:
-        UnlearnkitError: a modality there is not, or a key that a metric of the other modality has.
+        UnlearnkitError: a modality there is not, or a key that a built-in metric or one of the other modality has.
     """
     if modality not in MODALITIES:
         raise unknown("modality", modality, MODALITIES)
-    return file_metric(f"{split}_{name}" if not name.startswith(split) else name, name, split, modality, **flags)
+    key = name if name.startswith(split) else f"{split}_{name}"
+    if key in METRICS and METRICS[key].compute.__module__.startswith("unlearnkit."):
+        raise UnlearnkitError(f"metric '{key}' is built in; register yours under another name.")
+    return file_metric(key, name, split, modality, **flags)
 
 
 def file_metric(

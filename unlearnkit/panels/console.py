@@ -37,7 +37,13 @@ def attack_console(problem: Any, unlearned: Any, *, seed: int = 0) -> AttackCons
 
 
 def attack_twin(
-    problem: Any, unlearned: Any, attack: str, *, budget: Any = None, measure: str | None = None, seed: int = 0
+    problem: Any,
+    unlearned: Any,
+    attack: str = "relearn",
+    *,
+    budget: Any = None,
+    measure: str | None = None,
+    seed: int = 0,
 ) -> Figure:
     """What the console shows of its first model after a run, as one still figure.
 

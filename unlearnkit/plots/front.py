@@ -83,8 +83,10 @@ def plot_choice(
     if len(ahead):
         corners = stairs(front(ahead), (reference[0], reference[1]))
         ax.fill([*corners[:, 0], reference[0]], [*corners[:, 1], reference[1]], color="0.5", alpha=0.12, lw=0, zorder=0)
-    ax.plot(*reference, "+", ms=11, mew=1.8, color="0.25", zorder=3, clip_on=False)
-    ax.annotate("reference", (reference[0], reference[1]), (6, 5), textcoords="offset points", fontsize=8, color="0.35")
+    (spot,) = _inside(np.array([reference], float), limits)
+    ax.plot(*spot, "+", ms=11, mew=1.8, color="0.25", zorder=3)
+    said = "reference" if np.allclose(spot, reference) else f"reference ({reference[0]:g}, {reference[1]:g})"
+    ax.annotate(said, (spot[0], spot[1]), (6, 5), textcoords="offset points", fontsize=8, color="0.35")
     colors = method_colors([*dict.fromkeys([*order, *points["name"]])])
     for name, part in known.groupby("name", sort=False):
         _points(ax, part, limits, colors[name], str(name))

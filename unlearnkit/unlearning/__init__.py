@@ -2,7 +2,7 @@
 
 from unlearnkit.unlearning.configuration import Loop, configure_method
 from unlearnkit.unlearning.loop import unlearn
-from unlearnkit.unlearning.result import DivergedError, Unlearned, check_problem, model_of
+from unlearnkit.unlearning.result import DivergedError, Unlearned, check_problem, free_folder, model_of
 
 __all__ = [
     "DivergedError",
@@ -10,6 +10,7 @@ __all__ = [
     "Unlearned",
     "check_problem",
     "configure_method",
+    "free_folder",
     "model_of",
     "unlearn",
 ]

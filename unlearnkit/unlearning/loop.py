@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from unlearnkit.balances import balance
-from unlearnkit.errors import whole_number
+from unlearnkit.errors import UnlearnkitError, whole_number
 from unlearnkit.gradients import Gradients
 from unlearnkit.masks import MASKS
 from unlearnkit.memory import peak_memory, reset_peak_memory
@@ -183,6 +183,12 @@ def choose_parameters(model: nn.Module, method: Method, loop: Loop) -> tuple[nn.
         from peft import LoraConfig, get_peft_model
 
         targets = method.lora_targets(model, names)
+        most = max(min(p.shape) for p in model.parameters() if p.ndim == 2)
+        if loop.lora > most:
+            raise UnlearnkitError(
+                f"lora = {loop.lora} is not possible: no matrix of this model has a rank above {most}; give a smaller "
+                "one, or 0 to train the weights themselves."
+            )
         adapter = LoraConfig(r=loop.lora, lora_alpha=2 * loop.lora, target_modules=targets)
         with warnings.catch_warnings():  # peft asks for an attribute that transformers has renamed
             warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")

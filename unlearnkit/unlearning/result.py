@@ -16,6 +16,8 @@ from torch import nn
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.methods import METHODS
 
+ABOUT = "unlearnkit.json"  # marks a folder as written by `Unlearned.save`
+
 
 @dataclass
 class Unlearned:
@@ -49,14 +51,14 @@ class Unlearned:
                 (see `unlearnkit.models.delta.load_delta`).
 
         Raises:
-            UnlearnkitError: it could not be written (what was in the folder before is as it was), or the method has
-                no weights of its own.
+            UnlearnkitError: the folder holds other things than a model saved before, or could not be written (what
+                was in it is as it was), or the method has no weights of its own.
         """
         from unlearnkit.models.delta import save_delta
 
         if not str(folder).strip():
             raise UnlearnkitError("no folder was named to save to; give one.")
-        folder = Path(folder)
+        folder = free_folder(folder)
         if original is not None and not hasattr(self.model, "pipe"):
             raise UnlearnkitError(
                 "a delta is of a pipeline; of a language model a small file is an adapter: unlearn(..., lora=8)."
@@ -71,7 +73,7 @@ class Unlearned:
                     save_delta(self.model, original, Path(work, "delta.safetensors"))
                 if tokenizer is not None:
                     tokenizer.save_pretrained(work)
-                Path(work, "unlearnkit.json").write_text(json.dumps(about, indent=1))
+                Path(work, ABOUT).write_text(json.dumps(about, indent=1))
                 self.trace.to_csv(Path(work, "trace.csv"), index=False)
                 for file in sorted(f for f in Path(work).rglob("*") if f.is_file()):
                     final = folder / file.relative_to(work)
@@ -83,6 +85,20 @@ class Unlearned:
                 f"{folder} could not be written: {reason}; free some space or give another."
             ) from error
         return folder
+
+
+def free_folder(folder: Path | str) -> Path:
+    """A folder that is new, empty, or holds what `Unlearned.save` wrote before, which is replaced.
+
+    Raises:
+        UnlearnkitError: it holds something else, or is a file.
+    """
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / ABOUT).is_file():
+        raise UnlearnkitError(f"{folder} holds other files; give a new or empty folder to save to.")
+    if folder.exists() and not folder.is_dir():
+        raise UnlearnkitError(f"{folder} is a file; give a folder to save to.")
+    return folder
 
 
 class DivergedError(UnlearnkitError):

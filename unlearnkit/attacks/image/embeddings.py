@@ -40,7 +40,7 @@ class EmbeddingAttack(ImageAttack):
     budgets = (0, 20, 60)
     shared: ClassVar[bool] = True  # whether all prompts get the same vectors
 
-    lr: float = Field(0.1, gt=0)  # Adam, in units of the root mean square of the embedding table
+    lr: float = Field(0.1, gt=0, allow_inf_nan=False)  # Adam, in units of the root mean square of the embedding table
     batch_size: int = Field(16, ge=1)
 
     def places(self, problem: Any) -> Places:
@@ -143,7 +143,7 @@ class AdversarialPrefix(Pictured):
 
     tokens: int = Field(5, ge=1)
     hard: bool = True
-    lr: float = Field(0.5, gt=0)
+    lr: float = Field(0.5, gt=0, allow_inf_nan=False)
 
     def places(self, problem: Any) -> Places:
         return lambda tokenizer, prompt: list(range(1, 1 + self.tokens))

@@ -37,7 +37,7 @@ class Relearn(ImageAttack):
 
     data: Literal["forget", "related", "retain"] = "forget"
     pictures: int = Field(24, ge=1)  # the attacker holds
-    lr: float = Field(1e-4, gt=0)
+    lr: float = Field(1e-4, gt=0, allow_inf_nan=False)
     batch_size: int = Field(16, ge=1)
 
     def shown(self, problem: Any) -> tuple[str, list[int], list[str], list[str]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 
 from unlearnkit.attacks.base import Attack, AttackCard, Curve, register_attack
 from unlearnkit.attacks.text.asking import ask, forgotten, halves
@@ -30,8 +31,8 @@ class Relearn(Attack):
     budgets = (0, 5, 10, 20)
 
     data: Literal["forget", "related", "retain"] = "forget"  # related: the neighbours' facts
-    lr: float = 3e-4
-    batch_size: int = 16
+    lr: float = Field(default=3e-4, gt=0, allow_inf_nan=False)
+    batch_size: int = Field(default=16, ge=1)
 
     def shown(self, problem: Any) -> list[tuple[str, str]]:
         """The (question, answer) pairs the attacker holds."""

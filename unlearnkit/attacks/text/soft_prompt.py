@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from unlearnkit.attacks.base import Attack, AttackCard, Curve, register_attack
@@ -42,7 +43,7 @@ class SoftPrompt(Attack):
     budgets = (0, 20, 60)
 
     vectors: int = 5
-    lr: float = 0.03
+    lr: float = Field(0.03, gt=0, allow_inf_nan=False)
     batch_size: int = 16
 
     def curve(self, problem: Any, model: Any, budgets: Sequence[float], seed: int) -> Curve:
