@@ -21,8 +21,11 @@ from unlearnkit.benchmark.results import SCHEMA, schema
 from unlearnkit.benchmark.submission import LARGEST, check_results
 from unlearnkit.cli import app
 from unlearnkit.errors import UnlearnkitError
+from unlearnkit.methods import METHODS
+from unlearnkit.paths import notebooks_dir
 from unlearnkit.runs.report import write_report
 
+NOTEBOOKS = notebooks_dir()
 KEYS = {
     "forget_ks_statistic": (0.2, 0.7, 0.1),
     "retain_model_utility": (0.55, 0.6, 0.59),
@@ -105,6 +108,19 @@ def test_what_the_report_writes_is_in_order(made: tuple[Path, dict[str, Any]]) -
     assert mine.loc["npo", "gap"] == pytest.approx((0.1 + 0.11) / 2 / 0.6) and mine.loc["npo", "seeds"] == 2
     ledger = pd.read_csv(folder / "ledger.csv")
     assert len(ledger) == len(results["claims"]) and {"claim", "verdict", "effect", "low", "high"} <= set(ledger)
+
+
+def test_methods_named_as_our_notebooks_record_them_are_in_order(tmp_path: Path) -> None:
+    """Notebook 01 records one with ten times its learning rate."""
+    words = set()
+    for path in NOTEBOOKS.glob("0*.ipynb"):
+        cells = [c for c in json.loads(path.read_text("utf-8"))["cells"] if c["cell_type"] == "code"]
+        words |= {word for c in cells for word in re.findall(r'"(\w+ [^\w\s]+\d+)"', "".join(c["source"]))}
+    names = sorted(word for word in words if word.split()[0] in METHODS["text"])
+    assert names == ["grad_ascent ×10"]
+    make_run(tmp_path, "0aaaabbbbccccddd", methods=(*METHODS["text"], *names))
+    write_report(tmp_path, tmp_path / "report.html")
+    assert check_results(tmp_path / "results.json", tmp_path)[1] == []
 
 
 def test_the_schema_is_that_of_the_models_and_valid() -> None:

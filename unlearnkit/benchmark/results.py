@@ -25,7 +25,7 @@ FORMAT = "unlearnkit-results/1"
 SCHEMA = Path(__file__).with_name("results.schema.json")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]  # of a folder: no separator, no ".."
-Label = Annotated[str, Field(pattern=r"^[\w][\w .,:;+=()·/-]{0,99}$")]  # of a method, a metric: nothing HTML could mean
+Label = Annotated[str, Field(pattern=r"^[\w][\w .,:;+=()·×/-]{0,99}$")]  # of a method, a metric: nothing HTML could mean
 Text = Annotated[str, Field(max_length=2000)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -124,14 +124,16 @@ def results_of(records: Sequence[Record], verdicts: Sequence[Verdict] = (), made
         "format": FORMAT, "made": made, "unlearnkit": __version__,
         "runs": [run_entry(record) for record in records], "rows": entries,
         "rows_digest": rows_digest(rows) if len(rows) else rows_digest(rows.reindex(columns=COLUMNS)),
-        "claims": [
-            {
-                "claim": v.claim.id, "branch": v.claim.branch, "verdict": v.verdict, "effect": _plain(v.effect),
-                "low": _plain(v.low), "high": _plain(v.high), "margin": float(v.claim.effect.margin), "n": v.n,
-                "seeds": v.seeds, "runs": list(v.runs), "why": v.why[:2000],
-            }
-            for v in verdicts
-        ],
+        "claims": [claim_entry(verdict) for verdict in verdicts],
+    }  # fmt: skip
+
+
+def claim_entry(v: Verdict) -> dict[str, Any]:
+    """A verdict as it stands in a results file."""
+    return {
+        "claim": v.claim.id, "branch": v.claim.branch, "verdict": v.verdict, "effect": _plain(v.effect),
+        "low": _plain(v.low), "high": _plain(v.high), "margin": float(v.claim.effect.margin), "n": v.n,
+        "seeds": v.seeds, "runs": list(v.runs), "why": v.why[:2000],
     }  # fmt: skip
 
 
