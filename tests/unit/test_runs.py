@@ -120,6 +120,15 @@ def test_what_differs_has_another_digest(tiny: Notebook, tmp_path: Path, monkeyp
     assert plan(path, {"world": "authors,mine.jsonl"}).digest != before
 
 
+def test_a_bare_word_can_name_a_folder_of_runs(tiny: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    path = tiny("1")
+    assert plan(path, {"world": "runs"}).config.world == "runs"  # nothing finished is in it yet
+    run_notebook(path, {}, "runs")
+    assert plan(path, {"world": "runs"}).config.world == f"{tmp_path}/runs"
+
+
 def test_the_digest_covers_code_that_can_change_numbers_and_no_other() -> None:
     files = covered()
     assert {"unlearning/loop.py", "methods/text/npo.py", "runs/record.py", "runs/config.py"} <= set(files)

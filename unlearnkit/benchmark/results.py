@@ -25,7 +25,7 @@ FORMAT = "unlearnkit-results/1"
 SCHEMA = Path(__file__).with_name("results.schema.json")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")]  # of a folder: no separator, no ".."
-Label = Annotated[str, Field(pattern=r"^[\w][\w .,:;+=()·×/-]{0,99}$")]  # of a method, a metric: nothing HTML could mean
+Label = Annotated[str, Field(pattern=r"^[\w][\w .,:;+=()·×/-]{0,99}$")]  # of a method, a metric: no HTML
 Text = Annotated[str, Field(max_length=2000)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

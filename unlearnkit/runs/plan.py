@@ -18,6 +18,7 @@ from unlearnkit.runs.config import Config, resolve
 from unlearnkit.runs.parameters import Scalar, declared
 
 MARKS = ("config.json", "model_index.json", "adapter_config.json", "metadata.jsonl")  # a model or data of one's own
+RECORDS = "[!.]*/[!.]*/status.json"  # <notebook>/<digest>/status.json in a folder of runs
 PACKAGE = Path(__file__).resolve().parents[1]
 # Code that no notebook's numbers can depend on; of `runs` only what works inside the kernel counts.
 NOT_COVERED = ("cli.py", "bench/", "models/commands.py", "runs/")
@@ -226,7 +227,7 @@ def _found(word: str, folder: Path) -> Path | None:
     path = Path(os.path.abspath(folder / word))
     if os.sep in word or Path(word).suffix:
         return path if os.path.exists(path) else None
-    return path if any((path / name).is_file() for name in MARKS) else None
+    return path if any((path / name).is_file() for name in MARKS) or any(path.glob(RECORDS)) else None
 
 
 def _paths(value: Scalar, folder: Path) -> Iterator[Path]:
