@@ -60,7 +60,7 @@ def load_problem(
     Raises:
         UnlearnkitError: unknown world, split or option, broken or empty data, models that can't be loaded.
     """
-    if not isinstance(world, (str, Path, TextWorld)):
+    if not isinstance(world, (str, Path, TextWorld)) or world == "":
         raise UnlearnkitError(
             f"world = {world!r} is not possible; give a name ({', '.join(sorted(WORLDS))}) or a path."
         )

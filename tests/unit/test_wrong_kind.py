@@ -87,6 +87,10 @@ def test_numbers_and_settings_out_of_range(text: Any, image: Any) -> None:
         uk.load_problem("digits", "seven", steps=-2, oracles=0)
     with pytest.raises(uk.UnlearnkitError, match="world = 5 is not possible; give a name .authors"):
         uk.load_problem(5)  # type: ignore[arg-type]
+    with pytest.raises(uk.UnlearnkitError, match="world = '' is not possible; give a name .authors"):
+        uk.load_problem("")
+    with pytest.raises(uk.UnlearnkitError, match="nothing to judge a metric by"):
+        uk.meta_evaluate([])
     with pytest.raises(uk.UnlearnkitError, match="no folder was named"):
         unlearned.save("")
 

@@ -70,6 +70,9 @@ def meta_evaluate(
             values = values[values["metric"].isin(list(metrics))]
     else:
         values = (pool if isinstance(pool, Pool) else read_pool(pool)).values(metrics)
+    if values.empty:
+        asked = ", ".join(metrics or ()) or "none was named"
+        raise UnlearnkitError(f"there is nothing to judge a metric by ({asked}); leave metrics out for all of them.")
     rows = {str(key): _row(part, resamples, seed) for key, part in values.groupby("metric", sort=False)}
     return pd.DataFrame.from_dict(rows, orient="index", columns=COLUMNS).rename_axis("metric")
 
