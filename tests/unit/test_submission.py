@@ -143,6 +143,11 @@ def copied(results: dict[str, Any]) -> dict[str, Any]:
     return {**results, "runs": [first, {**second, "scores_sha256": first["scores_sha256"]}]}
 
 
+def claimed(results: dict[str, Any], **values: Any) -> dict[str, Any]:
+    first, *rest = results["claims"]
+    return {**results, "claims": [first | values, *rest]}
+
+
 @pytest.mark.parametrize(
     ("cheat", "sentence"),
     [
@@ -159,6 +164,10 @@ def copied(results: dict[str, Any]) -> dict[str, Any]:
         (lambda r: sealed({**r, "rows": r["rows"] + r["rows"][:1]}), "npo, seed 0: forget_ks_statistic stands twice"),
         (lambda r: {**r, "runs": r["runs"] + r["runs"][:1]}, "is listed 2 times"),
         (copied, "one is a copy"),
+        (lambda r: claimed(r, verdict="supported", effect=1.0), "the claim text-.* is supported by no run; name the"),
+        (lambda r: claimed(r, verdict="undecided", runs=["beef"]), "comes from the run beef, which is not listed"),
+        (lambda r: claimed(r, claim="mine-is-best"), "the claim mine-is-best is not in the ledger here"),
+        (lambda r: {**r, "claims": r["claims"][:1] * 2}, "the claim text-.* is listed 2 times"),
         (lambda r: {**r, "format": "other/1"}, "format is 'other/1': input should be 'unlearnkit-results/1'"),
         (lambda r: {k: v for k, v in r.items() if k != "rows_digest"}, "rows_digest: field required"),
         (lambda r: {**r, "extra": 1}, "extra is 1: extra inputs are not permitted"),
@@ -192,6 +201,42 @@ def test_files_that_were_touched_after_the_run_are_named(made: tuple[Path, dict[
         assert part in found
     (run / "status.json").write_text("{")
     assert "can't be read" in " ".join(faults(folder, results, runs=True))
+
+
+def test_a_file_that_says_of_a_run_what_its_folder_does_not_say(made: tuple[Path, dict[str, Any]]) -> None:
+    folder, results = made
+    run = results["runs"][0]
+    values = run["values"] | {"limit": 400}
+    for change, said in (
+        ({"profile": "full"}, "profile of the run 02_llm_unlearning/.* is 'full', its folder says 'quick'"),
+        ({"seed": 7}, "seed of the run .* is 7, its folder says 0"),
+        ({"seconds": 0.1}, "seconds of the run .* is 0.1, its folder says 9.5"),
+        ({"values": values}, "values.limit of the run .* is 400, its folder says 40"),
+    ):
+        (found,) = faults(folder, {**results, "runs": [run | change, *results["runs"][1:]]}, runs=True)
+        assert re.match(said, found), found
+
+
+def test_verdicts_are_judged_again(tmp_path: Path) -> None:
+    folder = tmp_path / "03_llm_limitations" / "0aaaabbbbccccddd"
+    make_run(tmp_path, folder.name)
+    (tmp_path / "02_llm_unlearning").rename(folder.parent)
+    row = {"experiment": "ranking", "measure": "tau_probability_ks", "who": "unlearned", "method": "", "budget": None}
+    ranking = pd.DataFrame([row | {"value": 0.1, "low": 0.0, "high": 0.2, "n": 9, "seeds": 3}])
+    ranking.to_csv(folder / "scores.csv", index=False)
+    write_report(tmp_path, tmp_path / "report.html")
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert faults(tmp_path, results, runs=True) == []
+    (at,) = [k for k, claim in enumerate(results["claims"]) if claim["verdict"] == "supported"]
+    name, other = (results["claims"][k]["claim"] for k in (at, at - 1))
+    results["claims"][at] |= {"effect": 0.9}
+    results["claims"][at - 1] |= {"verdict": "supported", "runs": [folder.name]}
+    assert faults(tmp_path, results, runs=True) == [
+        f"verdict of the claim {other} is 'supported', but the runs give 'not measurable'.",
+        f"effect of the claim {name} is 0.9, but the runs give 0.4.",
+    ]
+    shutil.rmtree(folder)  # not at hand: nothing to compare with
+    assert faults(tmp_path, results, runs=True) == []
 
 
 @pytest.mark.parametrize(

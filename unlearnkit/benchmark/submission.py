@@ -6,17 +6,20 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from pydantic import ValidationError
 
 from unlearnkit.benchmark.digests import rows_digest
-from unlearnkit.benchmark.results import Results, RunEntry, digests
+from unlearnkit.benchmark.results import ClaimEntry, Results, RunEntry, claim_entry, run_entry
 from unlearnkit.benchmark.rows import CASE, COLUMNS, rows_of_runs
 from unlearnkit.errors import UnlearnkitError
+
+if TYPE_CHECKING:
+    from unlearnkit.claims import Evidence
 
 LARGEST = 64 * 2**20  # bytes of a results file
 CLOSE = 1e-6  # relative: a recomputed gap may differ by rounding
@@ -32,8 +35,9 @@ def check_results(path: Path | str, runs: Path | str | None = None) -> tuple[Res
     """A results file and its faults, one sentence each; no fault means that it can be trusted as far as it goes.
 
     Checked: size, JSON, schema; the digest of the rows; that every row belongs to a listed run, once; gaps and shares
-    recomputed from the values beside them; ranges of known metrics; methods this installation knows. Where the folder
-    of a run is among `runs`, its digests are recomputed and its rows read again.
+    recomputed from the values beside them; ranges of known metrics; methods this installation knows; that every claim
+    is one of the ledger, stands once, and names its runs. Where the folder of a run is among `runs`, it must say the
+    same of the run, give the same digests and rows, and with the others the same verdicts.
 
     Args:
         runs: the folder of run records; None: only what the file itself says is checked.
@@ -57,7 +61,7 @@ def check_results(path: Path | str, runs: Path | str | None = None) -> tuple[Res
     except ValidationError as error:
         return None, _schema_faults(error)
     rows = pd.DataFrame([row.model_dump() for row in results.rows], columns=["notebook", "run", *COLUMNS])
-    checks: tuple[Callable[..., Iterator[str]], ...] = (_digest, _runs, _numbers, _ranges, _methods)
+    checks: tuple[Callable[..., Iterator[str]], ...] = (_digest, _runs, _numbers, _ranges, _methods, _claims)
     faults = [fault for one in checks for fault in one(results, rows)]
     if runs is not None:
         faults += _folders(results, rows, Path(runs))
@@ -160,17 +164,37 @@ def _methods(results: Results, rows: pd.DataFrame) -> Iterator[str]:
             yield f"the {branch} method {name} is not known here; hand in the file that registers it as well."
 
 
+def _claims(results: Results, rows: pd.DataFrame) -> Iterator[str]:
+    from unlearnkit.claims import read_ledger
+
+    known, listed = {claim.id for claim in read_ledger().claims}, {run.run for run in results.runs}
+    for name, times in Counter(entry.claim for entry in results.claims).items():
+        if name not in known:
+            yield f"the claim {name} is not in the ledger here; hand in claims of the ledger only."
+        if times > 1:
+            yield f"the claim {name} is listed {times} times."
+    for entry in results.claims:
+        if entry.verdict != "not measurable" and not entry.runs:
+            yield f"the claim {entry.claim} is {entry.verdict} by no run; name the runs it comes from."
+        for run in entry.runs:
+            if run not in listed:
+                yield f"the claim {entry.claim} comes from the run {run}, which is not listed."
+
+
 def _folders(results: Results, rows: pd.DataFrame, root: Path) -> Iterator[str]:
     """Runs whose folders are at hand: their files still are what was handed in, and give these rows."""
+    from unlearnkit.claims import Evidence
     from unlearnkit.runs.record import read_run
 
+    read: dict[tuple[str, str], Evidence] = {}
     for run in results.runs:
         folder = root / run.notebook / run.run
         if not folder.is_dir():
             continue
         name = f"{run.notebook}/{run.run}"
         try:
-            record, now = read_run(folder), digests(folder)
+            record = read_run(folder)
+            now, evidence = run_entry(record), Evidence.of(record)
             again = rows_of_runs([record])
         except (UnlearnkitError, OSError, ValueError, KeyError) as error:
             yield f"the folder of the run {name} can't be read ({' '.join(str(error).split())[:120]})."
@@ -183,3 +207,39 @@ def _folders(results: Results, rows: pd.DataFrame, root: Path) -> Iterator[str]:
         mine = rows[(rows["notebook"] == run.notebook) & (rows["run"] == run.run)]
         if rows_digest(mine) != rows_digest(again.reindex(columns=COLUMNS)):
             yield f"the rows of the run {name} are not those its scores.csv gives."
+        said, kept = _facts(run.model_dump()), _facts(now)
+        for what in sorted(said.keys() | kept.keys()):
+            if said.get(what) != kept.get(what):
+                yield f"{what} of the run {name} is {_shown(said.get(what))}, its folder says {_shown(kept.get(what))}."
+        read[run.notebook, run.run] = evidence
+    yield from _judged(results, read)
+
+
+def _facts(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run says of itself, each fact by its name."""
+    parts = {f"{part}.{name}": value for part in ("values", "versions") for name, value in entry[part].items()}
+    return {name: entry[name] for name in ("profile", "seed", "started", "seconds")} | parts
+
+
+def _judged(results: Results, read: Mapping[tuple[str, str], Evidence]) -> Iterator[str]:
+    """Claims about notebooks of which every run is at hand, judged again as `report` does."""
+    from unlearnkit.claims import judge, read_ledger
+
+    gone = {run.notebook for run in results.runs if (run.notebook, run.run) not in read}
+    again = {v.claim.id: v for v in judge(read_ledger(), read.values())}
+    for entry in results.claims:
+        verdict = again.get(entry.claim)
+        if verdict is None or verdict.claim.notebook in gone:
+            continue
+        expected = claim_entry(verdict)
+        for what in ClaimEntry.model_fields:
+            given, right = getattr(entry, what), expected[what]
+            if what != "why" and not _same(given, right):
+                yield f"{what} of the claim {entry.claim} is {_shown(given)}, but the runs give {_shown(right)}."
+                break
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-3, abs_tol=1e-4)
+    return bool(one == other)
