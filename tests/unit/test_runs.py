@@ -129,6 +129,20 @@ def test_a_bare_word_can_name_a_folder_of_runs(tiny: Notebook, tmp_path: Path, m
     assert plan(path, {"world": "runs"}).config.world == f"{tmp_path}/runs"
 
 
+def test_a_run_that_reads_the_folder_it_lies_in_is_found_again(tiny: Notebook, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    parameters = 'seed: int = 0\nprofile: str = "quick"\nruns: str = ""'
+    other, reads = tiny("1"), tiny("2", name="02_reads", parameters=parameters)
+    run_notebook(other, {}, runs)
+    first = run_notebook(reads, {"runs": str(runs)}, runs)
+    assert run_notebook(reads, {"runs": str(runs), "seed": 1}, runs).state == "complete"
+    (runs / "report.html").write_text("made of them")
+    again = run_notebook(reads, {"runs": str(runs)}, runs)
+    assert again.found and again.folder == first.folder
+    run_notebook(other, {"seed": 1}, runs)  # one more to read
+    assert not run_notebook(reads, {"runs": str(runs)}, runs).found
+
+
 def test_the_digest_covers_code_that_can_change_numbers_and_no_other() -> None:
     files = covered()
     assert {"unlearning/loop.py", "methods/text/npo.py", "runs/record.py", "runs/config.py"} <= set(files)

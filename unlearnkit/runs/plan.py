@@ -167,7 +167,7 @@ def digest_of(notebook: Mapping[str, Any], config: Config, folder: Path, modules
         "package": {name: _hash(path) for name, path in package.items()},
         "data": {path.relative_to(data_dir()).as_posix(): _hash(path) for path in _named_data(words)},
         "files": [
-            _stamp(path) if path.is_dir() else _hash(path)
+            _folder(path) if path.is_dir() else _hash(path)
             for value in config.values.values()
             for path in _paths(value, folder)
         ],
@@ -207,6 +207,20 @@ def _hash(path: Path) -> Any:
 @lru_cache(maxsize=10_000)  # a sweep plans hundreds of runs of the same files
 def _hash_file(path: Path, size: int, time_ns: int) -> str:
     return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+
+
+def _folder(path: Path) -> Any:
+    """A given folder; of run records those that read no others: what is drawn from them may lie among them."""
+    records = [status.parent for status in path.glob(RECORDS)]
+    kept = {record.relative_to(path).as_posix(): record for record in records if not _reads_runs(record)}
+    return {name: _stamp(record) for name, record in kept.items()} if records else _stamp(path)
+
+
+def _reads_runs(record: Path) -> bool:
+    try:
+        return bool(json.loads((record / "config.json").read_text("utf-8"))["values"].get("runs"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def _stamp(folder: Path, depth: int = 3) -> Any:
