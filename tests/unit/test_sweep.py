@@ -150,6 +150,14 @@ def test_an_unreachable_scheduler_is_one_sentence(tiny: Notebook, tmp_path: Path
         carry_out(str(tiny()), Grid(grid={"seed": [0]}), scheduler="tcp://127.0.0.1:1", workers=2, runs=tmp_path)
 
 
+@pytest.mark.parametrize("address", ["nonsense", "nonsense/a:1", "udp://127.0.0.1:8786", "tcp://127.0.0.1", ""])
+def test_an_address_that_is_none_ends_at_once(address: str, tiny: Notebook, tmp_path: Path, cli: Any) -> None:
+    (tmp_path / "grid.yml").write_text("grid: {seed: [0]}\n")
+    made = cli("sweep", tiny(), "--grid", "grid.yml", "--scheduler", address, "--runs", "runs")
+    assert made.returncode == 2 and made.stderr.count("\n") == 1, made.stderr
+    assert f"the scheduler's address '{address}' can't be used; give HOST:PORT or tcp://" in made.stderr
+
+
 def free_port() -> int:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from unlearnkit.errors import UnlearnkitError
 
+ADDRESS = re.compile(r"((tcp|tls|ws|wss)://)?(\[[\w:.%]+\]|[\w.-]+):\d{1,5}/?")
 PATIENCE = "20s"  # until a scheduler is called unreachable
 
 
@@ -20,7 +22,7 @@ def connected(workers: int | None, scheduler: str | None) -> Iterator[Any]:
     (``distributed.comm.tls``).
 
     Raises:
-        UnlearnkitError: the scheduler doesn't answer, or has no worker.
+        UnlearnkitError: the address is none, or the scheduler doesn't answer or has no worker.
     """
     if scheduler is None:
         with _local(workers) as client:
@@ -28,6 +30,11 @@ def connected(workers: int | None, scheduler: str | None) -> Iterator[Any]:
         return
     from distributed import Client, Security
 
+    if not ADDRESS.fullmatch(scheduler):  # a client of such an address fails, and would then wait for itself at exit
+        raise UnlearnkitError(
+            f"the scheduler's address '{scheduler}' can't be used; give HOST:PORT or tcp://, tls://, ws:// or "
+            "wss://HOST:PORT, as `dask scheduler` prints it."
+        )
     if scheduler.startswith("tls://") and not Security().get_connection_args("client").get("ssl_context"):
         raise UnlearnkitError(
             f"the scheduler {scheduler} speaks TLS and Dask's configuration names no certificate of the client; set "
