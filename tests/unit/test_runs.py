@@ -204,17 +204,20 @@ def test_a_kill_leaves_nothing_that_looks_complete(tiny: Notebook, tmp_path: Pat
         f"while not os.path.exists({str(flag)!r}):\n    time.sleep(0.1)"
     )
     command = [sys.executable, "-m", "unlearnkit.cli", "run", str(path), "--runs", str(runs)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     wait(lambda: seen.exists() and seen.read_text() != "")
     kernel = int(seen.read_text())
     os.kill(process.pid, how)
-    assert process.wait() == (-signal.SIGKILL if how == signal.SIGKILL else 143)
+    said = process.communicate()[1]
+    assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 143)
+    assert said.splitlines()[-1:] == ([] if how == signal.SIGKILL else ["terminated"])
     assert visible(runs) == [] and read_runs(runs) == []
     wait(lambda: not psutil.pid_exists(kernel) or psutil.Process(kernel).status() == psutil.STATUS_ZOMBIE)
     assert bool(list((runs / "01_tiny").glob(".*.tmp"))) == (how == signal.SIGKILL)  # SIGTERM leaves time to tidy up
     if how == signal.SIGKILL:
         flag.touch()
-        assert run_notebook(path, {}, runs).state == "complete"
+        outcome = run_notebook(path, {}, runs)
+        assert outcome.state == "complete" and outcome.again
         assert len(read_runs(runs)) == 1
         assert not list((runs / "01_tiny").glob(".*.tmp"))
 

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from unlearnkit.benchmark.digests import rows_digest
 from unlearnkit.benchmark.results import SCHEMA, schema
+from unlearnkit.benchmark.rows import rows_of_runs
 from unlearnkit.benchmark.submission import LARGEST, check_results
 from unlearnkit.cli import app
 from unlearnkit.errors import UnlearnkitError
@@ -267,6 +268,12 @@ def test_infinite_numbers_and_huge_files(made: tuple[Path, dict[str, Any]], monk
     assert "at most 64 MB are read" in check_results(folder / "large.json")[1][0]
     with pytest.raises(UnlearnkitError, match="there is no file"):
         check_results(folder / "none.json")
+
+
+def test_rows_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    assert rows_of_runs(tmp_path).empty
+    with pytest.raises(UnlearnkitError, match="there is no folder .*none; give the folder that"):
+        rows_of_runs(tmp_path / "none")
 
 
 def test_the_command_says_it_and_exits_with_1(made: tuple[Path, dict[str, Any]]) -> None:

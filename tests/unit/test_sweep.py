@@ -55,6 +55,7 @@ def test_a_killed_worker_costs_its_run_only(tiny: Notebook, tmp_path: Path, monk
     tally = carry_out(str(path), spec, workers=2, runs=runs, progress=False)
     assert (tmp_path / "a").exists() and (tmp_path / "b").exists()
     assert (tally.done, tally.found, tally.failures) == (6, 0, {})
+    assert str(tally) == "6 runs executed, 0 found, 0 failed; 2 were begun again after a process died"
     assert executed(done) == list("012345")
     records = read_runs(runs)
     assert sorted(r.config["seed"] for r in records) == list(range(6))
@@ -88,7 +89,7 @@ def test_a_search_goes_on_where_it_stopped(tiny: Notebook, tmp_path: Path) -> No
     assert open_ is not None
     del left
     second = carry_out(str(path), spec, trials=5, runs=runs, progress=False)
-    assert second.done == 2 and len(executed(tmp_path / "done")) == 5
+    assert (second.done, second.found) == (2, 3) and len(executed(tmp_path / "done")) == 5
     study = SearchSource(path, spec, runs, 5).study
     ended = [t for t in study.trials if t.state == optuna.trial.TrialState.COMPLETE]
     assert open_.given["rate"] in {t.params["rate"] for t in ended}
@@ -96,7 +97,7 @@ def test_a_search_goes_on_where_it_stopped(tiny: Notebook, tmp_path: Path) -> No
     for trial in ended:
         assert trial.values == pytest.approx([(trial.params["rate"] - 2) ** 2, trial.params["rate"]])
     third = carry_out(str(path), spec, trials=5, runs=runs, progress=False)
-    assert (third.done, third.found) == (0, 0)
+    assert (third.done, third.found) == (0, 5) and str(third) == "0 runs executed, 5 found, 0 failed"
 
 
 def test_an_objective_that_no_run_has(tiny: Notebook, tmp_path: Path) -> None:
@@ -112,7 +113,9 @@ def test_an_objective_that_no_run_has(tiny: Notebook, tmp_path: Path) -> None:
         ("grid: {sede: [1]}", "unknown"),
         ("grid: {seed: [one]}", "seed"),
         ("grid: {}", "grid"),
-        ("grid: {seed: []}", "'seed' has no values"),
+        ("grid: {seed: []}", "error: grid.yml: 'seed' has no values; list at least one; a grid has"),
+        ("grid: {seed: [1], steps: [2], seed: [3]}", "error: grid.yml: 'seed' is given twice; keep one of them."),
+        ("grid: {seed: [1]}\ngrid: {steps: [2]}", "error: grid.yml: 'grid' is given twice; keep one of them."),
         ("grid: {seed: [1]}\nfixed: {seed: 2}", "both fixed and in the grid"),
         ("girds: {seed: [1]}", "girds"),
         ("- 1", "holds no entries"),

@@ -101,10 +101,12 @@ def rows_of_runs(runs: Path | str | Iterable[Record] | None = None, notebook: st
         runs: a folder as in `read_runs`, or records.
 
     Raises:
-        UnlearnkitError: a finished run can't be read.
+        UnlearnkitError: a given folder isn't there, or a finished run can't be read.
     """
     from unlearnkit.runs.record import read_runs
 
+    if isinstance(runs, str | Path) and not Path(runs).is_dir():
+        raise UnlearnkitError(f"there is no folder {runs}; give the folder that `unlearnkit run` records in.")
     records = read_runs(runs, notebook) if isinstance(runs, str | Path | None) else list(runs)
     found = []
     for record in records:

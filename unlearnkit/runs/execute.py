@@ -29,13 +29,17 @@ HEARTBEAT = 60.0  # seconds between lines of progress where there is no terminal
 
 @dataclass(frozen=True)
 class Outcome:
-    """``state``: complete or failed; ``found``: it was complete before; ``seconds``: of its execution."""
+    """``state``: complete or failed; ``found``: it was complete before; ``seconds``: of its execution.
+
+    ``again``: a process had begun it before, and died.
+    """
 
     folder: Path
     state: str
     found: bool
     seconds: float
     traceback: str | None = None
+    again: bool = False
 
 
 def run_notebook(
@@ -66,7 +70,7 @@ def run_notebook(
     try:
         home.mkdir(parents=True, exist_ok=True)
         with _alone(home / f".{planned.digest}.lock", planned, say):
-            sweep(home, planned.digest)
+            again = sweep(home, planned.digest)
             status = _status(folder)
             if status.get("state") == "complete" and not force:
                 return Outcome(folder, "complete", True, status.get("seconds", 0.0))
@@ -75,7 +79,7 @@ def run_notebook(
             status = _recorded(planned, source or planned.path, home, folder, say)
     except OSError as error:
         raise unwritable(Path(runs), error) from error
-    return Outcome(folder, status["state"], False, status["seconds"], status["traceback"])
+    return Outcome(folder, status["state"], False, status["seconds"], status["traceback"], again)
 
 
 def complete(runs: Path, planned: Plan) -> bool:
@@ -187,16 +191,22 @@ def _alone(lock: Path, planned: Plan, say: Callable[[str], object] | None) -> It
         held.release()
 
 
-def sweep(home: Path, mine: str) -> None:
-    """Remove what killed processes left of runs that nobody is executing now; the lock of `mine` is held already."""
+def sweep(home: Path, mine: str) -> bool:
+    """Remove what killed processes left of runs that nobody is executing now; returns whether they left some of `mine`.
+
+    The lock of `mine` is held already.
+    """
+    again = False
     for left in home.glob(".*.tmp"):
         digest = left.name.split(".")[1]
         lock = FileLock(home / f".{digest}.lock")
         with suppress(Timeout):
             if digest != mine:
                 lock.acquire(timeout=0)
+            again |= digest == mine
             shutil.rmtree(left, ignore_errors=True)
             lock.release()
+    return again
 
 
 def _status(folder: Path) -> dict[str, Any]:

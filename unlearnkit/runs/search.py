@@ -49,7 +49,8 @@ class SearchSource:
                 self.study.tell(trial.number, state=TrialState.FAIL)
                 self.study.enqueue_trial(trial.params, user_attrs={"again": trial.number})
         ended = [t for t in self.study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
-        self.total = max(0, trials - len(ended))
+        self.found = len(ended)
+        self.total = max(0, trials - self.found)
         self.asked = 0
 
     def ask(self) -> Point | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -94,6 +94,16 @@ class Point:
     given: Mapping[str, Scalar]
 
 
+class _Once(yaml.SafeLoader):
+    """YAML in which a key given twice is a fault."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UnlearnkitError(f"'{twice[0]}' is given twice; keep one of them.")
+        return super().construct_mapping(node, deep)
+
+
 def digest_of_spec(spec: Grid | Search) -> str:
     return sha256(spec.model_dump_json().encode()).hexdigest()[:12]
 
@@ -106,7 +116,9 @@ def read_spec(path: Path | str, kind: Literal["grid", "search"]) -> Grid | Searc
     """
     path = Path(path)
     try:
-        words = yaml.safe_load(path.read_text("utf-8"))
+        words = yaml.load(path.read_text("utf-8"), _Once)  # noqa: S506  # a SafeLoader
+    except UnlearnkitError as error:
+        raise UnlearnkitError(f"{path}: {error}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UnlearnkitError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}.") from error
     except yaml.YAMLError as error:
@@ -120,8 +132,8 @@ def read_spec(path: Path | str, kind: Literal["grid", "search"]) -> Grid | Searc
         order = ["extra_forbidden", "value_error"]  # what says most first: a union complains once for each member
         kinds = {found["type"]: found for found in reversed(error.errors())}
         first = next((kinds[kind] for kind in order if kind in kinds), error.errors()[0])
-        where = ".".join(map(str, first["loc"])) or "it"
+        where = ".".join(map(str, first["loc"]))
         said = first["msg"].removeprefix("Value error, ")
         raise UnlearnkitError(
-            f"{path}: {where}: {said}; a {kind} has the entries {', '.join(cls.model_fields)}."
+            f"{path}: {where}{': ' * bool(where)}{said}; a {kind} has the entries {', '.join(cls.model_fields)}."
         ) from error

@@ -33,6 +33,8 @@ TOLD = 300  # characters of a failure that are shown
 class GridSource:
     """Points of a list, one after the other."""
 
+    found = 0  # ended before this start: only a search remembers
+
     def __init__(self, points: Iterable[Mapping[str, Scalar]]) -> None:
         self.points = [Point(k, given) for k, given in enumerate(points)]
         self.total = len(self.points)
@@ -52,11 +54,14 @@ class Tally:
     notebook: str
     done: int = 0  # executed now
     found: int = 0  # complete before
+    again: int = 0  # of those executed now: begun before, by a process that died
     failures: dict[str, str] = field(default_factory=dict)  # run folder or parameters → why
     folders: list[str] = field(default_factory=list)  # of the complete runs, relative to the folder of runs
 
     def __str__(self) -> str:
         words = f"{self.done} runs executed, {self.found} found, {len(self.failures)} failed"
+        if self.again:
+            words += f"; {self.again} {'was' if self.again == 1 else 'were'} begun again after a process died"
         return "\n".join([words, *(f"failed: {which}: {why}" for which, why in self.failures.items())])
 
 
@@ -97,7 +102,7 @@ def carry_out(
         from unlearnkit.runs.search import SearchSource
 
         source = SearchSource(path, spec, home, trials)
-    tally = Tally(path.stem)
+    tally = Tally(path.stem, found=source.found)
     with ExitStack() as stack:
         _work(lambda: _client(stack, workers, scheduler), path, source, tally, home, spec.resources, progress)
     write_json(
@@ -175,3 +180,4 @@ def _settle(tally: Tally, source: Any, point: Point, outcome: Outcome, home: Pat
         tally.found += 1
     else:
         tally.done += 1
+        tally.again += outcome.again
