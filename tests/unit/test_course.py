@@ -164,9 +164,11 @@ def test_a_solution_that_cannot_be_blanked_stops_the_copy(
 
 def test_what_others_wrote_is_never_overwritten(tiny: Callable[..., Path], series: Path, tmp_path: Path) -> None:
     path, out = tiny("print(1)"), tmp_path / "out"
-    for audience in ("students", "instructors", "students"):  # its own copy is replaced
-        write_course(out, audience)
-        assert json.loads((out / "course.json").read_text())["for"] == audience
+    for _ in range(2):  # its own copy is replaced
+        write_course(out, "students")
+    with pytest.raises(UnlearnkitError, match="out holds the copy for students; name another folder for instructors"):
+        write_course(out, "instructors")
+    assert json.loads((out / "course.json").read_text())["for"] == "students"
     (out / path.name).write_text((out / path.name).read_text() + " ")
     with pytest.raises(UnlearnkitError, match=r"has been worked in \(01_tiny.ipynb\)"):
         write_course(out, "students")
@@ -194,7 +196,7 @@ def test_a_full_disk_leaves_the_folder_as_it_was(
 
     monkeypatch.setattr("unlearnkit.runs.course.write_json", full)
     with pytest.raises(UnlearnkitError, match="disk of .* is full"):
-        write_course(tmp_path / "out", "instructors")
+        write_course(tmp_path / "out", "students")
     assert (tmp_path / "out" / "course.json").read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "series"]
 

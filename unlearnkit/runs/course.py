@@ -32,7 +32,7 @@ def write_course(out: Path, audience: str, notebooks: Sequence[Path] | None = No
     glossary and the references, so that `UNLEARNKIT_NOTEBOOKS=OUT unlearnkit run --all` runs the copy.
 
     Args:
-        out: a new or empty folder, or a copy that this function wrote and nobody has worked in since.
+        out: a new or empty folder, or a copy for this audience that nobody has worked in since it was written.
         audience: one of `AUDIENCES`.
 
     Raises:
@@ -42,7 +42,7 @@ def write_course(out: Path, audience: str, notebooks: Sequence[Path] | None = No
     if audience not in AUDIENCES:
         raise unknown("audience", audience, AUDIENCES)
     out = out.absolute()
-    replaced = _ours(out)
+    replaced = _ours(out, audience)
     chosen = [path.absolute() for path in notebooks or series()]
     names = [path.name for path in chosen]
     if twice := {name for name in names if names.count(name) > 1}:
@@ -108,7 +108,7 @@ def _digests(folder: Path) -> dict[str, str]:
     }
 
 
-def _ours(out: Path) -> bool:
+def _ours(out: Path, audience: str) -> bool:
     """Whether there is a copy to be replaced; anything else that would be lost is refused."""
     if not out.exists() and not out.is_symlink():
         return False
@@ -117,9 +117,12 @@ def _ours(out: Path) -> bool:
     if not any(out.iterdir()):
         return True
     try:
-        wrote = json.loads((out / MARK).read_text("utf-8"))["files"]
+        mark = json.loads((out / MARK).read_text("utf-8"))
+        wrote, whose = mark["files"], mark["for"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UnlearnkitError(f"{out} is not empty and no course copy; name a new or empty folder.") from None
+    if whose != audience:
+        raise UnlearnkitError(f"{out} holds the copy for {whose}; name another folder for {audience}.")
     now = _digests(out)
     if changed := sorted(name for name in {*wrote, *now} if wrote.get(name) != now.get(name)):
         raise UnlearnkitError(f"{out} has been worked in ({changed[0]}); move it away or name another folder.")
