@@ -37,7 +37,9 @@ class _Test:
 
 
 def pins(kind: str, name: str) -> Pins:
-    """The tests beside this checkout that are about a method; none in an installation without tests.
+    """The tests beside this checkout that are about a built-in method; none in an installation without tests.
+
+    None of another one: the tests of this checkout have never seen a method that somebody registered.
 
     A test names a method when it uses its class or a function of its file, or has its registered name beside a verb
     such as `unlearn`.
@@ -45,7 +47,9 @@ def pins(kind: str, name: str) -> Pins:
     from unlearnkit.methods import METHODS
 
     cls = METHODS[kind][name]
-    own = {cls.__name__, *_functions(cls)} if cls.__module__.startswith("unlearnkit.methods.") else set()
+    if not cls.__module__.startswith("unlearnkit.methods."):
+        return Pins((), ())
+    own = {cls.__name__, *_functions(cls)}
     named, shared = [], []
     for test in _tests():
         if own & test.imported or (name in test.words and VERBS & test.names and _branch(test, kind)):
