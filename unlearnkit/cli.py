@@ -105,8 +105,9 @@ def unlearn_(
 
     from unlearnkit.models.load import device_of
     from unlearnkit.problem import load_problem
-    from unlearnkit.unlearning import unlearn
+    from unlearnkit.unlearning import free_folder, unlearn
 
+    free_folder(out)  # before minutes of work, not after
     processes = PartialState(cpu=device_of().type == "cpu")
     chosen = settings(parameter)
     with processes.main_process_first():  # one of them trains or fetches what is not there yet
