@@ -69,7 +69,9 @@ def test_the_front_follows_its_controls(panel: Cell, shots: Callable[..., None],
     field("counts").select_option("its distance from the oracle")
     field("direction").select_option("less is better (a loss)")
     expect(says("utility")).to_contain_text("6 of 6 models keep 65%")
+    expect(says("utility")).to_contain_text("utility 1.429")  # 1 / 0.7
     field("direction").select_option("more is better")
+    expect(says("utility")).not_to_contain_text("utility 1.429")
     field("utility").select_option("forget_answer_nll")
     expect(says("utility")).to_contain_text("utility 2.900")
     field("utility").select_option("retain_probability")

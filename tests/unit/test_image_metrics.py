@@ -323,7 +323,7 @@ def test_metrics_of_the_two_modalities_do_not_mix() -> None:
         metric_names("image", ["forget_quality"])
     with pytest.raises(uk.UnlearnkitError, match="image metric 'oracle_mdm' is unknown.*Did you mean 'oracle_mmd'"):
         metric_names("image", ["oracle_mdm"])
-    with pytest.raises(uk.UnlearnkitError, match="'forget_probability' is one of text problems; give yours another"):
+    with pytest.raises(uk.UnlearnkitError, match="'forget_probability' is built in; register yours under another"):
         uk.register_metric("probability", modality="image")
     with pytest.raises(uk.UnlearnkitError, match="modality 'sound' is unknown; known: image, text"):
         uk.register_metric("loudness", modality="sound")
