@@ -371,11 +371,8 @@ def test_the_shipped_tables_are_whole_and_unchanged(branch: str) -> None:
     wanted = set(METHODS[branch])
     assert set(rows["method"]) == wanted, wanted ^ set(rows["method"])
     seeds = rows[rows["method"] != "oracle"].groupby("method")["seed"].nunique()
-    assert seeds.nunique() == 1, f"not as many seeds as the others: {seeds.idxmin()}"
+    assert set(seeds) == {3}, f"not as many seeds as the others: {seeds.idxmin()}"
     assert not rows.duplicated([*CASE, "key"]).any() and rows["versions"].str.contains("torch").all()
     board = uk.leaderboard(rows)
-    if branch == "text":  # what retraining a pipeline costs was not measured
-        assert board.loc["oracle", "seconds"] > board["seconds"].drop("oracle").median()
-    else:
-        assert board["cost_ratio"].isna().all()
+    assert board.loc["oracle", "seconds"] > board["seconds"].drop("oracle").max()  # of retraining
     assert board["rank"].notna().sum() > len(board) / 2 and np.isfinite(board["floor"].dropna()).all()
