@@ -302,3 +302,9 @@ def test_numbers_that_are_missing_are_null(tmp_path: Path) -> None:
     assert row["value"] is None and row["gap"] is None and row["why"] == "not measurable: <b>why</b>"
     assert check_results(tmp_path / "results.json", tmp_path)[1] == []
     assert "<b>why</b>" not in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["hinge_ascent", "another oracle", "npo ×10"])
+def test_methods_that_the_series_itself_makes_are_known(made: tuple[Path, dict[str, Any]], name: str) -> None:
+    found = faults(made[0], sealed(change(made[1], 0, method=name)))
+    assert not any("is not known here" in fault for fault in found), found
