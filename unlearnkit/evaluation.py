@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from unlearnkit.errors import UnlearnkitError, whole_number
+from unlearnkit.metrics.draws import Draws, kept_levels
 from unlearnkit.metrics.measure import Measured
 from unlearnkit.metrics.measure import measure as measure_text
 from unlearnkit.metrics.table import METRICS, Items, Metric, NotMeasurable, arrays, metric_names
@@ -18,7 +19,6 @@ COLUMNS = [
     "split", "metric", "original", "unlearned", "low", "high", "oracle", "gap", "gap_low", "gap_high", "floor",
     "relative", "n", "seeds", "why",
 ]  # fmt: skip
-DISTRIBUTION_DRAWS = 100  # most resamples of a metric of the whole sample: each costs milliseconds, not microseconds
 COST = ["steps", "seconds", "prepare_seconds", "peak_memory_mb", "parameters_touched"]
 
 
@@ -124,14 +124,14 @@ def score(
     draw = np.random.default_rng(seed)
     picks = [{s: draw.integers(0, n, n) for s, n in sizes.items()} for _ in range(resamples)]
     seeds = [draw.integers(0, len(mine), len(mine)) for _ in range(resamples)]
-    draws = [_resampled(arrays_of, pick) for pick in picks]
+    draws = Draws(arrays_of, picks, seeds, kept_levels(problem, reference, (resamples, seed)))
     rows = []
     for name in names:
         row = METRICS[name]
         known = arrays_of["original"].get(row.split)
         if drop_absent and (known is None or (row.needs and row.needs not in known)):
             continue
-        rows.append({"key": name, **_row(row, arrays_of, draws, seeds, sizes)})
+        rows.append({"key": name, **_row(row, arrays_of, draws, sizes)})
     if getattr(problem, "modality", "text") != "image":
         return pd.DataFrame(rows, columns=["key", *COLUMNS]).set_index("key")
     accuracy, held_out = getattr(problem.judge, "accuracy", {}), getattr(problem.judge, "held_out", 0)
@@ -156,39 +156,11 @@ def _judge_row(accuracy: Mapping[str, float], held_out: int) -> dict[str, Any]:
     return {**out, "why": "gap not measurable: one judge reads every model"}
 
 
-class _Drawn(Mapping[str, np.ndarray]):
-    """The columns of a split at resampled rows, taken when asked for."""
-
-    def __init__(self, table: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
-        self.table, self.rows = table, rows
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self.table[name][self.rows]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.table)
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-
-def _resampled(arrays_of: dict[str, Any], pick: dict[str, np.ndarray]) -> dict[str, Any]:
-    def take(model: dict[str, dict[str, np.ndarray]]) -> dict[str, _Drawn]:
-        return {s: _Drawn(table, pick[s]) for s, table in model.items()}
-
-    return {
-        "mine": [take(m) for m in arrays_of["mine"]],
-        "original": take(arrays_of["original"]),
-        "oracles": [take(o) for o in arrays_of["oracles"]],
-        "missing": arrays_of["missing"],
-    }
-
-
-def _three(row: Metric, of: dict[str, Any], seeds: Sequence[int]) -> tuple[float, float, float, list[float]]:
+def _point(row: Metric, of: dict[str, Any]) -> tuple[float, float, float, list[float]]:
     """(original, mean over the unlearned models, oracle, other oracles) of one metric."""
     oracles, missing = of["oracles"], of["missing"]
     original = row.compute(Items(of["original"], oracles, missing))
-    mine = float(np.mean([row.compute(Items(of["mine"][s], oracles, missing)) for s in seeds]))
+    mine = float(np.mean([row.compute(Items(one, oracles, missing)) for one in of["mine"]]))
     used = oracles[1:] if row.against_oracle else oracles
     levels = []
     for oracle in used:
@@ -199,13 +171,11 @@ def _three(row: Metric, of: dict[str, Any], seeds: Sequence[int]) -> tuple[float
     return original, mine, levels[0] if levels else np.nan, levels[1:]
 
 
-def _row(
-    row: Metric, arrays_of: dict[str, Any], draws: list[dict[str, Any]], seeds: list[np.ndarray], sizes: dict[str, int]
-) -> dict[str, Any]:
+def _row(row: Metric, arrays_of: dict[str, Any], draws: Draws, sizes: dict[str, int]) -> dict[str, Any]:
     count = len(arrays_of["mine"])
     out: dict[str, Any] = {"split": row.split, "metric": row.name, "n": sizes.get(row.split, 0), "seeds": count}
     try:
-        original, mine, oracle, others = _three(row, arrays_of, range(count))
+        original, mine, oracle, others = _point(row, arrays_of)
     except NotMeasurable as reason:
         return {**out, "why": f"not measurable: {reason}"}
     if original < row.ability:
@@ -214,16 +184,9 @@ def _row(
         return {**out, "original": original, "why": f"not measurable: the original itself is at {original:.2f}"}
     out |= {"original": original, "unlearned": mine, "oracle": oracle}
     out["relative"] = mine / original if original else np.nan
-    drawn: list[tuple[float, float, float]] = []
-    most = 0 if not row.interval else DISTRIBUTION_DRAWS if row.distribution else len(draws)
-    for draw, pick in zip(draws[:most], seeds[:most], strict=True):
-        try:
-            first, second, third, _ = _three(row, draw, [int(s) for s in pick])
-        except NotMeasurable:
-            continue
-        drawn.append((first, second, third))
-    if drawn:
-        o, u, r = np.array(drawn).T
+    drawn = draws.three(row)
+    o, u, r = drawn.T
+    if len(drawn):
         if row.distribution:
             # a resample repeats items, which moves distances between samples; only its spread is used, which in
             # simulation is 1.2 to 1.6 times the true one, so these intervals err on the wide side
@@ -234,12 +197,12 @@ def _row(
         return {**out, "why": f"gap not measurable: it needs {needed}"}
     distance = abs(original - oracle)
     spread = max((abs(x - oracle) for x in others), default=0.0)
-    apart = not drawn or bool(np.sign(np.percentile(o - r, 2.5)) == np.sign(np.percentile(o - r, 97.5)) != 0)
+    apart = not len(drawn) or bool(np.sign(np.percentile(o - r, 2.5)) == np.sign(np.percentile(o - r, 97.5)) != 0)
     if distance == 0 or distance <= spread or not apart:
         return {**out, "why": "gap not measurable: original and oracle do not differ beyond noise"}
     out["gap"] = abs(mine - oracle) / distance
     out["floor"] = spread / distance if others else np.nan
-    if drawn:
+    if len(drawn):
         with np.errstate(divide="ignore", invalid="ignore"):
             gaps = np.abs(u - r) / np.abs(o - r)
         # a draw in which original and oracle coincide has no gap (0/0) or an endless one

@@ -205,7 +205,7 @@ def half(count: int, n: int = 20) -> np.ndarray:
 
 
 JUDGE = SimpleNamespace(accuracy={"style": 0.99, "object": 0.98}, held_out=200)
-PROBLEM: Any = SimpleNamespace(modality="image", judge=JUDGE)
+PROBLEM: Any = SimpleNamespace(modality="image", judge=JUDGE, measured={})
 ORIGINAL = typed(half(20), half(20), (half(20), half(20)), 3.0)
 ORACLES = [
     typed(half(1), half(19), (half(20), half(20)), 0.0, 1),

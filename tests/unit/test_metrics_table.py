@@ -19,7 +19,7 @@ from unlearnkit.metrics.table import METRICS
 N = 20
 DRAW = np.random.default_rng(0)
 NOISE = {split: DRAW.normal(0, 0.1, N) for split in ("forget", "retain", "holdout")}
-PROBLEM = SimpleNamespace(modality="text")
+PROBLEM = SimpleNamespace(modality="text", measured={})
 
 
 def measured(forget: float, retain: float = 0.1, seed: int | None = None, **columns: Any) -> Measured:

@@ -1,0 +1,88 @@
+"""Paired bootstrap draws over measured items; what the references reach in them is computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unlearnkit.metrics.measure import Measured
+from unlearnkit.metrics.table import Items, Metric, NotMeasurable
+
+DISTRIBUTION_DRAWS = 100  # most resamples of a metric of the whole sample: each costs milliseconds, not microseconds
+
+
+class _Drawn(Mapping[str, np.ndarray]):
+    """The columns of a split at resampled rows, taken when asked for."""
+
+    def __init__(self, table: Mapping[str, np.ndarray], rows: np.ndarray) -> None:
+        self.table, self.rows = table, rows
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.table[name][self.rows]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.table)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Paired bootstrap draws: the same items for every model, and which of the unlearned models count."""
+
+    arrays_of: dict[str, Any]
+    picks: list[dict[str, np.ndarray]]  # a draw: split → rows
+    seeds: list[np.ndarray]  # a draw: numbers of unlearned models
+    kept: dict[Any, list[float | None]]  # levels of the references, see `kept_levels`
+
+    def levels(self, row: Metric, model: Mapping[str, Any], most: int) -> list[float | None]:
+        """The metric of one model in each draw; None where it can't be measured."""
+        out: list[float | None] = []
+        for pick in self.picks[:most]:
+            oracles = [_taken(o, pick) for o in self.arrays_of["oracles"]]
+            try:
+                out.append(row.compute(Items(_taken(model, pick), oracles, self.arrays_of["missing"])))
+            except NotMeasurable:
+                out.append(None)
+        return out
+
+    def three(self, row: Metric) -> np.ndarray:
+        """(draws, 3): original, mean over the unlearned models, oracle; draws without one of the first two left out."""
+        most = 0 if not row.interval else DISTRIBUTION_DRAWS if row.distribution else len(self.picks)
+        beside = {"original": self.arrays_of["original"]}
+        if len(used := self.arrays_of["oracles"][int(row.against_oracle) :]):
+            beside["oracle"] = used[0]
+        for who, model in beside.items():
+            if (row, who) not in self.kept:
+                self.kept[row, who] = self.levels(row, model, most)
+        mine = [self.levels(row, model, most) for model in self.arrays_of["mine"]]
+        nothing = [None] * most
+        first, last = self.kept[row, "original"], self.kept.get((row, "oracle"), nothing)
+        drawn = []
+        for o, r, pick, *each in zip(first, last, self.seeds[:most], *mine, strict=True):
+            found = [each[s] for s in pick]
+            if o is not None and None not in found:
+                drawn.append((o, float(np.mean(found)), np.nan if r is None else r))
+        return np.array(drawn).reshape(-1, 3)
+
+
+def _taken(model: Mapping[str, Mapping[str, np.ndarray]], pick: dict[str, np.ndarray]) -> dict[str, _Drawn]:
+    return {s: _Drawn(table, pick[s]) for s, table in model.items()}
+
+
+def kept_levels(problem: Any, reference: tuple[Measured, list[Measured]], how: tuple[int, int]) -> dict[Any, Any]:
+    """What the references reach at resampled items; computed once, as every model is compared with it.
+
+    Args:
+        how: number of resamples, and their seed.
+    """
+    key, models = ("drawn", len(reference[0].items), *how), [reference[0], *reference[1]]
+    known, levels = problem.measured.get(key, ([], {}))
+    if len(known) != len(models) or any(a is not b for a, b in zip(known, models, strict=True)):
+        levels = {}
+        problem.measured[key] = models, levels
+    return levels
