@@ -54,21 +54,27 @@ def evaluate(
     whole_number("resamples", resamples)
     whole_number("seed", seed)
     names = metric_names(problem.modality, metrics)
-    mine = measured(problem, unlearned, limit)
+    mine = measured(problem, unlearned, limit, metrics)
     return score(problem, mine, references(problem, limit), names, resamples, seed, metrics is None)
 
 
-def measure(problem: Any, model: Any, limit: int = 100, **options: Any) -> Any:
-    """Everything the metrics need of one model, asked once: see `measure_text` and `measure_images` (with pictures)."""
+def measure(problem: Any, model: Any, limit: int = 100, metrics: Sequence[str] | None = None, **options: Any) -> Any:
+    """Everything the metrics need of one model, asked once: see `measure_text` and `measure_images` (with pictures).
+
+    Args:
+        metrics: keys of the metrics it is for (default all): of a language model less is asked then.
+    """
     model_of(problem, model)
+    if metrics is not None:
+        metrics = metric_names(problem.modality, metrics)
     if problem.modality == "image":
         from unlearnkit.metrics.measure_image import measure_images
 
         return measure_images(problem, model, limit, **options)
-    return measure_text(problem, model, limit, **options)
+    return measure_text(problem, model, limit, metrics=metrics, **options)
 
 
-def measured(problem: Any, unlearned: Any, limit: int) -> list[Measured]:
+def measured(problem: Any, unlearned: Any, limit: int, metrics: Sequence[str] | None = None) -> list[Measured]:
     """What `evaluate` accepts, as what was measured of each; raises UnlearnkitError when limits differ."""
     several = unlearned if isinstance(unlearned, (list, tuple)) else [unlearned]
     if not several:
@@ -76,7 +82,7 @@ def measured(problem: Any, unlearned: Any, limit: int) -> list[Measured]:
     out = []
     for one in several:
         if not isinstance(one, Measured):
-            one = measure(problem, model_of(problem, one), limit)
+            one = measure(problem, model_of(problem, one), limit, metrics)
         out.append(one)
     wanted = references(problem, limit)[0].items.index
     for one in out:

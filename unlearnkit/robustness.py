@@ -172,7 +172,7 @@ def _rows(label: str, who: str, curves: Sequence[dict[float, pd.DataFrame]], see
             seeds, count = values.shape
             picks = draw.integers(0, count, (RESAMPLES, count))
             which = draw.integers(0, seeds, (RESAMPLES, seeds))
-            means = np.array([values[w][:, p].mean() for w, p in zip(which, picks, strict=True)])
+            means = values[which[:, :, None], picks[:, None, :]].mean((1, 2))
             low, high = np.percentile(means, [2.5, 97.5])
             rows.append({
                 "attack": label, "who": who, "budget": budget, "measure": measure, "value": values.mean(),

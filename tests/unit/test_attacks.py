@@ -11,6 +11,7 @@ import torch
 
 import unlearnkit as uk
 from unlearnkit.attacks import ATTACKS
+from unlearnkit.attacks.text import asking
 from unlearnkit.attacks.text.asking import ask, best_of, forgotten, halves
 from unlearnkit.attacks.text.inside import at_value
 from unlearnkit.attacks.text.weights import pruned, quantized
@@ -194,3 +195,22 @@ def test_an_attack_of_ones_own(problem):
         assert set(card["measure"]) == {"accuracy", "option_accuracy", "nll"} and (card["attack"] == "shouting").all()
     finally:
         del ATTACKS["text"]["shouting"]
+
+
+def test_an_unattacked_model_is_asked_once_and_again_when_it_changes(problem, monkeypatch):
+    """Several attacks begin with the same questions; a change of one weight, in place, asks them anew."""
+    asked, spoken = [], asking.spoken
+    monkeypatch.setattr(asking, "spoken", lambda *given: asked.append(1) or spoken(*given))
+    mine = problem.original.fresh()
+    curves = [uk.attack(problem, mine, name, budget=[start]) for name, start in (("quantize", 16), ("derived", 0))]
+    values = [curve[curve["who"] == "unlearned"].set_index("measure")["value"] for curve in curves]
+    first = len(asked)
+    assert values[0].equals(values[1]) and values[0]["accuracy"] > 0.9
+    ask(problem, mine, forgotten(problem))
+    assert len(asked) == first
+    with torch.no_grad():
+        mine.lm_head.weight.zero_()
+    assert ask(problem, mine, forgotten(problem))["accuracy"].mean() == 0 and len(asked) == first + 1
+    table = ask(problem, mine, forgotten(problem))
+    table["accuracy"] = 1.0  # a copy: what is kept stays
+    assert ask(problem, mine, forgotten(problem))["accuracy"].mean() == 0

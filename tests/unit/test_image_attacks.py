@@ -19,8 +19,9 @@ from unlearnkit.attacks.image.arithmetic import Composed
 from unlearnkit.attacks.image.embeddings import nearest
 from unlearnkit.attacks.image.latents import inverted, mixed
 from unlearnkit.attacks.image.relearn import Relearn, plain_captions
-from unlearnkit.attacks.image.showing import draw, frozen, seen, shots, unguarded
+from unlearnkit.attacks.image.showing import draw, frozen, seen, shots, unattacked, unguarded
 from unlearnkit.attacks.text.weights import quantized
+from unlearnkit.methods.image.negative_prompt import Negative
 from unlearnkit.models.diffusion import ClassifierFree, denoise, noise_of, sample
 from unlearnkit.models.free_tokens import all_tokens, at_start, embed_with, encoders, free_tokens
 from unlearnkit.robustness import card_rows
@@ -404,3 +405,14 @@ def test_an_attack_of_ones_own(problem: Any) -> None:
         assert set(card["measure"]) == {"shown", "probability"} and (card["after"] > 0.9).all()
     finally:
         del ATTACKS["image"]["shouting"]
+
+
+def test_an_unattacked_pipeline_is_drawn_once_and_again_under_another_rule(problem: Any) -> None:
+    drawn: list[int] = []
+    mine, plain = problem.original.fresh(), shots(problem, 6, 0)
+    mine.register_forward_hook(lambda *_: drawn.append(1))
+    first, again = unattacked(problem, mine, plain), unattacked(problem, mine, plain)
+    steps = len(drawn)
+    assert steps > 0 and first.equals(again)
+    mine.rule = Negative((problem.word,))
+    assert not unattacked(problem, mine, plain).equals(first) and len(drawn) == 2 * steps

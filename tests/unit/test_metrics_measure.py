@@ -7,13 +7,16 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny_models
 import torch
 import yaml
 
 import unlearnkit as uk
+from unlearnkit.errors import UnlearnkitError
 from unlearnkit.metrics.measure import REFUSING, gradient_norms, measure, measured_items, says, score_sequences
+from unlearnkit.metrics.table import arrays
 from unlearnkit.models.recipe import corpus_of
 from unlearnkit.models.source import ModelSource
 from unlearnkit.paths import data_dir
@@ -198,6 +201,23 @@ def test_the_whole_measurement(small_problem: Any) -> None:
     nll = [-np.mean([p[y] for p, y in zip(lp, labels, strict=True)]) for lp, labels in options]
     assert table.iloc[0]["option_nll_min"] == pytest.approx(min(nll), rel=1e-3)
     assert table.iloc[0]["option_p_sum"] == pytest.approx(sum(math.exp(-x) for x in nll), rel=1e-3)
+
+
+def test_only_what_the_metrics_need_is_measured(small_problem: Any) -> None:
+    """Costly columns are left out where no metric asks for them, and then said to be; the others stay the same."""
+    problem = dataclasses.replace(small_problem, measured={})
+    whole = measure(problem, problem.model, limit=12).items
+    few = uk.measure(problem, problem.model, 12, ["forget_ks_statistic", "retain_model_utility"])
+    left_out = ["grad_norm", "paraphrase_correct", "own_nll", "original_nll"]
+    assert few.items[left_out].isna().all(None) and whole[left_out].notna().any().all()
+    pd.testing.assert_frame_equal(few.items.drop(columns=left_out), whole.drop(columns=left_out))
+    for name, column in (("mia_gradient_norm", "grad_norm"), ("forget_fluency", "original_nll")):
+        assert uk.measure(problem, problem.model, 12, [name]).items[column].equals(whole[column])
+    for column in left_out:
+        with pytest.raises(uk.NotMeasurable, match="asked for"):
+            uk.Items(arrays(few.items), []).column("forget", column)
+    with pytest.raises(UnlearnkitError, match="metric"):
+        uk.measure(problem, problem.model, 12, ["forget_accurracy"])
 
 
 def test_values_are_found_as_whole_words() -> None:

@@ -179,3 +179,28 @@ def test_metrics_that_are_unknown_or_ones_own() -> None:
         assert found["gap"] > 0
     finally:
         del METRICS["forget_median_nll"]
+
+
+def test_references_are_resampled_once_and_others_are_not_taken_for_them() -> None:
+    """A second model is compared with the same draws of original and oracle; another oracle is drawn anew."""
+    asked: list[float] = []
+
+    @uk.register_metric("counted")
+    def counted(items: Any) -> float:
+        asked.append(float(items.column("forget", "mean_nll").mean()))
+        return asked[-1]
+
+    problem = SimpleNamespace(modality="text", measured={})
+    try:
+
+        def table(mine: Measured, oracle: Measured) -> Any:
+            asked.clear()
+            return score(problem, [mine], (ORIGINAL, [oracle, OTHER]), ["forget_counted"], 50).loc["forget_counted"]
+
+        fresh = table(measured(1.0), ORACLE), len(asked)
+        again = table(measured(1.0), ORACLE), len(asked)
+        assert fresh[0].equals(again[0]) and (fresh[1], again[1]) == (3 * 50 + 4, 50 + 4)
+        other = table(measured(1.0), measured(2.0))
+        assert len(asked) == 3 * 50 + 4 and other["gap_high"] != fresh[0]["gap_high"]
+    finally:
+        del METRICS["forget_counted"]

@@ -99,7 +99,8 @@ def _rows_of(
     limit = limit or LIMIT[problem.modality]
     model = one.model if isinstance(one, Unlearned) else one
     names = metric_names(problem.modality, metrics or KEYS[problem.modality])
-    mine = measure(problem, model, limit, **({"progress": False} if problem.modality == "image" else {}))
+    quiet: dict[str, Any] = {"progress": False} if problem.modality == "image" else {}
+    mine = measure(problem, model, limit, **quiet)
     table = score(problem, [mine], references(problem, limit), names, RESAMPLES, seed, not metrics)
     rows = table.reset_index().rename(columns={"unlearned": "value"}).to_dict("records")
     if attacks:

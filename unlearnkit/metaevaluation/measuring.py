@@ -110,7 +110,8 @@ class Reader:
     def items(self, model: Any) -> dict[str, dict[str, np.ndarray]]:
         """Split → column → an entry an item."""
         text = self.problem.modality == "text"
-        measured = measure(self.problem, model, self.limit, **({} if text else {"progress": False}))
+        quiet: dict[str, Any] = {} if text else {"progress": False}
+        measured = measure(self.problem, model, self.limit, **quiet)
         self.missing |= getattr(measured, "missing", {})
         forget = measured.split("forget")
         self.prompts = forget.index.to_numpy() if text else forget["prompt"].to_numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,13 +39,21 @@ class Draws:
     seeds: list[np.ndarray]  # a draw: numbers of unlearned models
     kept: dict[Any, list[float | None]]  # levels of the references, see `kept_levels`
 
+    views: dict[int, list[dict[str, _Drawn]]] = field(default_factory=dict)  # id of a model's arrays → a view a draw
+
+    def drawn(self, model: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict[str, _Drawn]]:
+        """What was measured of a model, as each draw has it."""
+        if id(model) not in self.views:
+            self.views[id(model)] = [{s: _Drawn(table, pick[s]) for s, table in model.items()} for pick in self.picks]
+        return self.views[id(model)]
+
     def levels(self, row: Metric, model: Mapping[str, Any], most: int) -> list[float | None]:
         """The metric of one model in each draw; None where it can't be measured."""
         out: list[float | None] = []
-        for pick in self.picks[:most]:
-            oracles = [_taken(o, pick) for o in self.arrays_of["oracles"]]
+        oracles = [self.drawn(o) for o in self.arrays_of["oracles"]]
+        for k, mine in enumerate(self.drawn(model)[:most]):
             try:
-                out.append(row.compute(Items(_taken(model, pick), oracles, self.arrays_of["missing"])))
+                out.append(row.compute(Items(mine, [o[k] for o in oracles], self.arrays_of["missing"])))
             except NotMeasurable:
                 out.append(None)
         return out
@@ -68,10 +76,6 @@ class Draws:
             if o is not None and None not in found:
                 drawn.append((o, float(np.mean(found)), np.nan if r is None else r))
         return np.array(drawn).reshape(-1, 3)
-
-
-def _taken(model: Mapping[str, Mapping[str, np.ndarray]], pick: dict[str, np.ndarray]) -> dict[str, _Drawn]:
-    return {s: _Drawn(table, pick[s]) for s, table in model.items()}
 
 
 def kept_levels(problem: Any, reference: tuple[Measured, list[Measured]], how: tuple[int, int]) -> dict[Any, Any]:

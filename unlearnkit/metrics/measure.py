@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from unlearnkit.metrics import text as metric
+from unlearnkit.metrics.table import METRICS
 from unlearnkit.text import (
     AnswerTokens,
     Encoded,
@@ -37,6 +38,11 @@ REFUSING = re.compile(
 )
 SCORES = ("nll", "mean_nll", "tokens", "exact", "extraction", "min_k", "min_k_plus")
 CONFIDENT = 0.5  # typical token probability from which an answer counts as confident
+COSTLY = {  # what takes passes of its own → endings of the metrics that need it
+    "grad_norm": ("gradient_norm",),
+    "paraphrase_correct": ("paraphrase_accuracy",),
+    "own_nll": ("fluency", "hallucination"),
+}
 
 
 @dataclass(frozen=True)
@@ -146,13 +152,24 @@ def measured_items(problem: Any, limit: int) -> list[tuple[str, QA]]:
     return chosen
 
 
-def measure(problem: Any, model: Any, limit: int = 100, max_new_tokens: int = 32) -> Measured:
+def costly(metrics: Sequence[str] | None) -> set[str]:
+    """The costly columns that some of these metrics need; all when none are named or one is somebody's own."""
+    if metrics is None or any(not METRICS[m].compute.__module__.startswith("unlearnkit.") for m in metrics):
+        return set(COSTLY)
+    return {column for column, endings in COSTLY.items() if any(m.endswith(endings) for m in metrics)}
+
+
+def measure(
+    problem: Any, model: Any, limit: int = 100, max_new_tokens: int = 32, metrics: Sequence[str] | None = None
+) -> Measured:
     """Ask a model everything the metrics need.
 
     Args:
         limit: questions a split; all of the forget set is asked when it has no more.
         max_new_tokens: of a generated answer.
+        metrics: keys of the metrics it is for (default all); costly columns that none of them needs are NaN.
     """
+    wanted = costly(metrics)
     was_training = model.training
     model.eval()
     chosen = measured_items(problem, limit)
@@ -177,21 +194,21 @@ def measure(problem: Any, model: Any, limit: int = 100, max_new_tokens: int = 32
     for column in ("paraphrase_nll", "perturbed_nll_mean", "option_nll_min", "option_p_sum"):
         table[column] = table[column].astype(float)
 
-    member = [i for i, (split, _) in enumerate(chosen) if split in ("forget", "holdout")]
+    member = [i for i, (split, _) in enumerate(chosen) if split in ("forget", "holdout") and "grad_norm" in wanted]
     norms = gradient_norms(problem, model, [(chosen[i][1].question, chosen[i][1].answer) for i in member])
     table["grad_norm"] = pd.Series(norms, index=member, dtype=float)
 
-    _generated(problem, model, chosen, table, max_new_tokens)
+    _generated(problem, model, chosen, table, max_new_tokens, wanted)
     table.index = pd.MultiIndex.from_tuples([(s, qa.id) for s, qa in chosen], names=["split", "id"])
     model.train(was_training)
     return Measured(table)
 
 
 def _generated(
-    problem: Any, model: Any, chosen: list[tuple[str, QA]], table: pd.DataFrame, max_new_tokens: int
+    problem: Any, model: Any, chosen: list[tuple[str, QA]], table: pd.DataFrame, max_new_tokens: int, wanted: set[str]
 ) -> None:
     """Add the columns that need generated answers: to the question and to one held-out phrasing."""
-    held_out = [i for i, (_, qa) in enumerate(chosen) if qa.paraphrased_questions]
+    held_out = [i for i, (_, qa) in enumerate(chosen) if qa.paraphrased_questions and "paraphrase_correct" in wanted]
     questions = [qa.question for _, qa in chosen] + [chosen[i][1].paraphrased_questions[0] for i in held_out]
     answers = generate(model, problem.tokenizer, problem.template, questions, max_new_tokens, batch_size=256)
     own = answers[: len(chosen)]
@@ -208,7 +225,7 @@ def _generated(
         else np.nan
         for (_, qa), a in zip(chosen, own, strict=True)
     ]
-    forget = [i for i, (split, _) in enumerate(chosen) if split == "forget" and own[i]]
+    forget = [i for i, (split, _) in enumerate(chosen) if split == "forget" and own[i] and "own_nll" in wanted]
     spoken = [(chosen[i][1].question, own[i]) for i in forget]
     for column, judge in (("own_nll", model), ("original_nll", problem.model)):
         nll = score_sequences(problem, judge, spoken, cut=True, detailed=[False] * len(spoken))["mean_nll"].tolist()

@@ -61,10 +61,11 @@ MISSING = {
     "option_nll_min": "records have no options",
     "option_p_sum": "records have no options",
     "correct": "records name no value",
-    "paraphrase_correct": "records have no held-out phrasing or no value",
+    "paraphrase_correct": "records have no held-out phrasing or no value, or this was not asked for",
     "wrong_value": "records have no answer types",
-    "own_nll": "the model answers nothing",
-    "original_nll": "the model answers nothing",
+    "own_nll": "the model answers nothing, or this was not asked for",
+    "original_nll": "the model answers nothing, or this was not asked for",
+    "grad_norm": "gradients were not asked for",
 }
 
 

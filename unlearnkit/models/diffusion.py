@@ -72,10 +72,11 @@ def denoise(
     *,
     start: Tensor | None = None,
     first_step: int = 0,
+    last_step: int | None = None,
     path: list[Visited] | None = None,
     progress: bool = False,
 ) -> Tensor:
-    """The latents of `sample`; every state on the way is appended to `path` where it is given."""
+    """The latents of `sample`, or those before `last_step`; states on the way are appended to `path` where given."""
     given = prompts if isinstance(prompts, Conditioning) else _unique(model, prompts)
     fixed = model.embed(["", *model.rule.prompts])
     scheduler = ddim(model, steps)
@@ -91,7 +92,7 @@ def denoise(
         model.rule.begin()
         own = given.take(list(rows))
         kinds = [fixed.take([k] * len(x)) for k in range(1 + len(model.rule.prompts))]
-        for k, t in enumerate(times[first_step:], start=first_step):
+        for k, t in enumerate(times[first_step:last_step], start=first_step):
             if guidance == 1 and not model.rule.prompts and path is None:
                 followed = model(x, t.expand(len(x)), own)
             else:  # all conditionings in one batch

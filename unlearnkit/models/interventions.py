@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.models.attention import position_mask
-from unlearnkit.models.diffusion import GUIDANCE, STEPS, Visited, denoise, sample
+from unlearnkit.models.diffusion import GUIDANCE, STEPS, denoise, sample
 from unlearnkit.models.pipeline import Conditioning, Diffusion
 
 
@@ -112,14 +112,11 @@ def told(
             return sample(model, elsewhere, seeds, guidance=guidance)
     assert steps is not None
     first, last = steps
-    before: list[Visited] = []
-    within: list[Visited] = []
-    x = denoise(model, elsewhere, seeds, guidance=guidance, path=before)
-    if first < last:
-        x = denoise(model, here, seeds, guidance=guidance, start=before[first].x, first_step=first, path=within)
-        if last < STEPS:
-            start = within[last - first].x
-            x = denoise(model, elsewhere, seeds, guidance=guidance, start=start, first_step=last)
+    x = None
+    for text, begin, end in ((elsewhere, 0, first), (here, first, last), (elsewhere, last, STEPS)):
+        if begin < end:
+            x = denoise(model, text, seeds, guidance=guidance, start=x, first_step=begin, last_step=end)
+    assert x is not None
     return model.decode(x)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.runs.execute import HEARTBEAT, Outcome, complete, run_notebook
 from unlearnkit.runs.parameters import Scalar
-from unlearnkit.runs.plan import Plan, plan
+from unlearnkit.runs.plan import plan
 
 MOST = 4  # workers by default: each notebook wants about 1.5 GB
 
@@ -34,21 +34,21 @@ def run_notebooks(
     """Execute each notebook as `run_notebook` does; all are checked before the first one works.
 
     With several workers each has one notebook at a time, and outcomes come as they end. A notebook whose metadata
-    say ``{"unlearnkit": {"after": "all"}}`` reads what others found: it waits for all that stand before it.
+    say ``{"unlearnkit": {"after": "all"}}`` reads what others found: it waits for all of them.
 
     Raises:
         UnlearnkitError: bad parameters, a bad notebook, workers below 1, a full disk.
     """
     if workers < 1:
         raise UnlearnkitError(f"workers = {workers} is not possible; give 1 or more.")
-    batches: list[list[tuple[Path, Plan]]] = [[]]
-    for path, planned in [(path, plan(path, given)) for path in paths]:
-        if planned.reads_others:
-            batches.append([])
-        batches[-1].append((path, planned))
-    for batch in batches:
-        waiting = [path for path, planned in batch if force or not complete(runs, planned)]
-        for path, _ in batch:
+    plans = {path: plan(path, given) for path in paths}
+    readers = [path for path in paths if plans[path].reads_others]
+    rest = [path for path in paths if path not in readers]
+    if workers > 1:  # the longest first, so that none is left to run alone
+        rest.sort(key=lambda path: -plans[path].config.needs.get("seconds", 0))
+    for batch in (rest, *([path] for path in readers)):
+        waiting = [path for path in batch if force or not complete(runs, plans[path])]
+        for path in batch:
             if path not in waiting or min(workers, len(waiting)) == 1:
                 yield path, run_notebook(path, given, runs, force, say)
         if min(workers, len(waiting)) > 1:

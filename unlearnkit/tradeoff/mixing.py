@@ -113,7 +113,7 @@ def calibrate(
         UnlearnkitError: as `mix` and `bisect`; an unknown metric, or one that is not measurable here.
     """
     metric_names(problem.modality, [utility])
-    quiet = {"progress": False} if problem.modality == "image" else {}
+    quiet: dict[str, Any] = {"progress": False} if problem.modality == "image" else {}
     kept: list[Any] = []  # the last mixture that kept the utility, and what was measured of it
 
     def look(a: float) -> float:

@@ -36,7 +36,7 @@ def trajectory(
         every: steps between two looks; the last step is always looked at.
         limit: questions asked, or pictures sampled, a split and look.
         resamples: bootstrap draws of each look's intervals; 0 for none.
-        on_look: called with the step and what `measure` says of the model there.
+        on_look: called with the step and what `measure` says of the model there, as far as `metrics` need it.
         settings: as in `unlearn`.
 
     Raises:
@@ -44,13 +44,13 @@ def trajectory(
     """
     whole_number("every", every, 1)
     names = metric_names(problem.modality, metrics)
-    quiet = {"progress": False} if problem.modality == "image" else {}
+    quiet: dict[str, Any] = {"progress": False} if problem.modality == "image" else {}
     reference = references(problem, limit)
     tables: dict[int, pd.DataFrame] = {}
 
     def look(step: int, model: Any) -> None:
         with torch.random.fork_rng():
-            mine = measure(problem, model, limit, **quiet)
+            mine = measure(problem, model, limit, names, **quiet)
         if on_look:
             on_look(step, mine)
         tables[step] = score(problem, [mine], reference, names, resamples, seed)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from unlearnkit.attacks.base import AttackCard, Curve, register_attack
-from unlearnkit.attacks.image.showing import ImageAttack, draw, frozen, seen, shots
+from unlearnkit.attacks.image.showing import ImageAttack, draw, frozen, seen, shots, unattacked
 from unlearnkit.errors import UnlearnkitError
 
 
@@ -56,11 +56,12 @@ class ConceptArithmetic(ImageAttack):
         rule = model.rule
         with frozen(model):
             for budget in budgets:
-                prompts = base if budget else plain.prompts
-                if budget:
-                    model.rule = Composed(tuple(parts), tuple(budget * w for w in parts.values()))
+                if not budget:
+                    yield budget, unattacked(problem, model, plain)
+                    continue
+                model.rule = Composed(tuple(parts), tuple(budget * w for w in parts.values()))
                 try:
-                    images = draw(problem, model, prompts, plain.seeds)
+                    images = draw(problem, model, base, plain.seeds)
                 finally:
                     model.rule = rule
                 yield budget, seen(problem, images, plain.ids)

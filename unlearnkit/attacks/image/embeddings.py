@@ -11,7 +11,17 @@ from pydantic import Field
 from torch import Tensor
 
 from unlearnkit.attacks.base import AttackCard, Curve, register_attack
-from unlearnkit.attacks.image.showing import ImageAttack, draw, drawn_with, frozen, held, seen, shots, unguarded
+from unlearnkit.attacks.image.showing import (
+    ImageAttack,
+    draw,
+    drawn_with,
+    frozen,
+    held,
+    seen,
+    shots,
+    unattacked,
+    unguarded,
+)
 from unlearnkit.data import ImageBatch, denoising_loss
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.methods.image.esd import trajectory_bank
@@ -81,7 +91,7 @@ class EmbeddingAttack(ImageAttack):
                     optimizer.step()
                     done += 1
                 if not budget:
-                    yield budget, seen(problem, draw(problem, model, plain.prompts, plain.seeds), plain.ids)
+                    yield budget, unattacked(problem, model, plain)
                     continue
                 said = self.wording(asked)
                 with torch.no_grad(), unguarded(model):

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from unlearnkit.attacks.base import AttackCard, Curve, register_attack
-from unlearnkit.attacks.image.showing import ImageAttack, draw, seen, shots
+from unlearnkit.attacks.image.showing import ImageAttack, draw, seen, shots, unattacked
 from unlearnkit.errors import UnlearnkitError
 
 
@@ -23,10 +23,10 @@ class PromptAttack(ImageAttack):
         plain = shots(problem, self.samples, seed)
         ways = self.ways(problem)
         place = {prompt: k for k, prompt in enumerate(problem.asked["forget"])}
-        tries: list[pd.DataFrame] = []
+        tries = [unattacked(problem, model, plain)]
         for budget in sorted(budgets):
             while len(tries) < 1 + min(budget, len(ways)):
-                said = plain.prompts if not tries else [ways[len(tries) - 1][place[p]] for p in plain.prompts]
+                said = [ways[len(tries) - 1][place[p]] for p in plain.prompts]
                 tries.append(seen(problem, draw(problem, model, said, plain.seeds), plain.ids))
             yield budget, pd.concat(tries).groupby(level=0, sort=False).max()
 

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 
 from unlearnkit.attacks.base import AttackCard, Curve, register_attack
-from unlearnkit.attacks.image.showing import ImageAttack, draw, seen, shots, unguarded
+from unlearnkit.attacks.image.showing import ImageAttack, draw, seen, shots, unattacked, unguarded
 from unlearnkit.data import ImageBatch, denoising_loss
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.metrics.image import evenly
@@ -63,7 +63,7 @@ class Relearn(ImageAttack):
         plain = shots(problem, self.samples, seed, self.shown(problem)[3])
         for budget, attacked in self.models(problem, model, budgets, seed):
             if not budget:
-                yield budget, seen(problem, draw(problem, model, plain.prompts, plain.seeds), plain.ids)
+                yield budget, unattacked(problem, model, plain)
                 continue
             with unguarded(attacked):
                 images = draw(problem, attacked, plain.prompts, plain.seeds)

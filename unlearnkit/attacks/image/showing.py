@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from unlearnkit.attacks.base import Attack
+from unlearnkit.attacks.unattacked import once
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.metrics.image import evenly
 from unlearnkit.metrics.measure_image import REAL, judge_trouble
@@ -96,6 +97,12 @@ def seen(problem: Any, images: np.ndarray, ids: Sequence[str]) -> pd.DataFrame:
         best &= read[domain].argmax(-1) == place
         p *= read[domain][:, place]
     return pd.DataFrame({"shown": best.astype(float), "probability": p}, index=list(ids))
+
+
+def unattacked(problem: Any, model: Diffusion, plain: Shots) -> pd.DataFrame:
+    """`seen` in what the model draws as it is; drawn once."""
+    key = (*plain.prompts, *plain.seeds, *plain.ids, drawn_with(problem))
+    return once(problem, model, key, lambda: seen(problem, draw(problem, model, plain.prompts, plain.seeds), plain.ids))
 
 
 def read_as(problem: Any, images: np.ndarray, wanted: Sequence[dict[str, str]]) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from unlearnkit.attacks.base import Curve, register_attack
-from unlearnkit.attacks.image.showing import ImageAttack, draw, seen, shots, unguarded
+from unlearnkit.attacks.image.showing import ImageAttack, draw, seen, shots, unattacked, unguarded
 from unlearnkit.attacks.text import weights as text
 
 
@@ -33,7 +33,7 @@ class DenoiserWeights(ImageAttack):
         plain = shots(problem, self.samples, seed)
         for budget in budgets:
             if budget == self.identity:
-                yield budget, seen(problem, draw(problem, model, plain.prompts, plain.seeds), plain.ids)
+                yield budget, unattacked(problem, model, plain)
                 continue
             changed = self.attacked(model, budget, seed)
             with unguarded(changed):

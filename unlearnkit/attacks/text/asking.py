@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unlearnkit.attacks.unattacked import once
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.metrics.measure import says, score_sequences
 from unlearnkit.text import generate
@@ -63,9 +64,15 @@ def spoken(
 
 
 def ask(problem: Any, model: Any, items: Sequence[QA], questions: Sequence[str] | None = None) -> pd.DataFrame:
-    """All three measures for `items`, asked with `questions` (default: their own)."""
-    questions = [qa.question for qa in items] if questions is None else questions
-    return likelihoods(problem, model, items, questions).assign(accuracy=spoken(problem, model, items, questions))
+    """All three measures for `items`, asked with `questions` (default: their own, which are asked once)."""
+
+    def asked(questions: Sequence[str]) -> pd.DataFrame:
+        return likelihoods(problem, model, items, questions).assign(accuracy=spoken(problem, model, items, questions))
+
+    if questions is not None:
+        return asked(questions)
+    key = tuple((qa.id, qa.question, qa.answer) for qa in items)
+    return once(problem, model, key, lambda: asked([qa.question for qa in items]))
 
 
 def best_of(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

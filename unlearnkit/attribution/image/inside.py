@@ -11,7 +11,7 @@ from unlearnkit.attacks.base import Attack
 from unlearnkit.attacks.image.embeddings import ConceptInversion
 from unlearnkit.attacks.image.latents import Completion
 from unlearnkit.attacks.image.relearn import Relearn
-from unlearnkit.attacks.image.showing import draw, held, seen, shots
+from unlearnkit.attacks.image.showing import held, shots, unattacked
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.models.pipeline import Diffusion
 
@@ -41,7 +41,7 @@ def read(problem: Any, model: Diffusion, seed: int, limit: int | None) -> Readin
     """
     count = limit or PICTURES
     plain = shots(problem, count, seed)
-    said = seen(problem, draw(problem, model, plain.prompts, plain.seeds), plain.ids)
+    said = unattacked(problem, model, plain)
     out: Reading = {"shown": said["shown"].to_numpy(), "probability": said["probability"].to_numpy()}
     bare = Diffusion(model.pipe).eval()  # the same weights without rules, filters, and what else stood before them
     out["agreement"], out["loss"] = denoising(problem, bare, seed)

@@ -168,7 +168,7 @@ class FrontPanel(FrontControls):
         """(forgetting, utility) of the mixture, measured."""
         name, forgetting, utility, beyond, less = self._mixing()
         keys = list(self.asked if forgetting == GIVEN else (forgetting, utility))
-        quiet = {"progress": False} if self.problem.modality == "image" else {}
+        quiet: dict[str, Any] = {"progress": False} if self.problem.modality == "image" else {}
         step()
         reference = references(self.problem, self.limit)
         step()
