@@ -15,13 +15,16 @@ from typing import Any
 import pytest
 import tiny_models
 import torch
+from huggingface_hub import constants
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 import unlearnkit as uk
+from unlearnkit import hub
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.models import store
 from unlearnkit.models.builtin import builtin_recipes, text_checkpoint, text_recipes
+from unlearnkit.models.checks import reach
 from unlearnkit.models.load import check_source, device_of, load_model, load_tokenizer
 from unlearnkit.models.recipe import corpus_of
 from unlearnkit.text import answer_tokens, collate, encode, template_of
@@ -191,6 +194,33 @@ except uk.UnlearnkitError as error:
     assert "`hf download gpt2 --local-dir FOLDER`" in third
     assert "dataset 'locuslab/TOFU' is neither a folder here nor reachable (HF_HUB_OFFLINE is set)" in dataset
     assert "`hf download locuslab/TOFU --repo-type dataset --local-dir FOLDER`" in dataset
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a connection only what was downloaded before is loaded; its library is not asked for anything else."""
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise TimeoutError
+
+    monkeypatch.setattr(hub.socket, "create_connection", refused)
+    monkeypatch.setattr(hub, "getproxies", dict)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    asked: list[str] = []
+    with pytest.raises(UnlearnkitError, match="'org/name' is neither a folder here nor reachable on the hub; download"):
+        reach(lambda name, **_: asked.append(name), "model", "org/name", None)
+    with pytest.raises(UnlearnkitError, match="dataset 'locuslab/TOFU' is neither a folder here nor reachable;"):
+        uk.load_problem("tofu")
+    assert not asked
+    known = tmp_path / "models--org--name"
+    (known / "snapshots" / "abc").mkdir(parents=True)
+    (known / "refs").mkdir()
+    (known / "refs" / "main").write_text("abc")
+    (known / "snapshots" / "abc" / "config.json").write_text("{}")
+    reach(lambda name, **_: asked.append(name), "model", "org/name", None)
+    monkeypatch.setattr(hub, "getproxies", lambda: {"https": "proxy"})
+    reach(lambda name, **_: asked.append(name), "model", "org/other", None)
+    assert asked == ["org/name", "org/other"]
 
 
 def test_oracles_are_looked_at_before_any_work(llama: Path, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 from safetensors import SafetensorError
 
 from unlearnkit.errors import UnlearnkitError
+from unlearnkit.hub import cached, hub_answers
 
+FILES = ("config.json", "adapter_config.json", "model_index.json")  # one of them is in every model repository
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -140,6 +142,8 @@ def _check_parts(path: Path) -> None:
 def reach(call: Any, what: str, name: str, revision: str | None, **kwargs: Any) -> Any:
     """Call a from_pretrained and turn its many failures into one sentence."""
     try:
+        if not Path(name).is_dir() and not cached(name, FILES, revision) and not hub_answers():
+            raise ConnectionError("the hub does not answer")  # its library would try again for a minute
         return call(name, revision=revision, **kwargs)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unlearnkit.errors import UnlearnkitError, unknown
+from unlearnkit.hub import cached, hub_answers
 from unlearnkit.worlds.jsonl import read_jsonl
 from unlearnkit.worlds.records import QA
 
@@ -55,6 +56,8 @@ def _file(data: str, name: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
+        if not cached(data, [name], kind="dataset") and not hub_answers():
+            raise ConnectionError("the hub does not answer")
         return Path(hf_hub_download(data, name, repo_type="dataset"))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         offline = " (HF_HUB_OFFLINE is set)" if os.environ.get("HF_HUB_OFFLINE") else ""
