@@ -31,7 +31,8 @@ def test_run_records_and_a_failed_notebook_exits_1(cli: Cli, tiny: Callable[...,
 
 def test_notebooks_side_by_side(cli: Cli, tiny: Callable[..., Path], tmp_path: Path) -> None:
     """Two wait for each other, so they run at once; one that shows what others found comes after them; one fails."""
-    meet = """import pathlib, time
+    meet = """import os, pathlib, time
+assert int(os.environ["MALLOC_TRIM_THRESHOLD_"]) > 2**20  # not what Dask sets, with which torch is slow
 here = pathlib.Path({folder!r})
 (here / {mine!r}).touch()
 deadline = time.monotonic() + 60

@@ -13,6 +13,11 @@ import psutil
 from jupyter_client.kernelspec import KernelSpec
 from jupyter_client.manager import AsyncKernelManager
 
+# glibc then keeps what torch frees and takes again at every step; page faults were up to half of a run under Dask,
+# which asks for the opposite in its workers
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
+OF_DASK = "65536"
+
 
 @contextmanager
 def own_kernel(environment: Mapping[str, str]) -> Iterator[tuple[type, dict[str, float]]]:
@@ -22,6 +27,7 @@ def own_kernel(environment: Mapping[str, str]) -> Iterator[tuple[type, dict[str,
     """
     measured: dict[str, float] = {}
     variables = {name: value.replace("$", "$$") for name, value in environment.items()}  # it substitutes in them
+    allocator = {name: value for name, value in ALLOCATOR.items() if os.environ.get(name, OF_DASK) == OF_DASK}
     with tempfile.TemporaryDirectory(prefix="uk-", dir=_short()) as sockets:
 
         class ThisPython(AsyncKernelManager):
@@ -30,7 +36,7 @@ def own_kernel(environment: Mapping[str, str]) -> Iterator[tuple[type, dict[str,
                 super().__init__(**settings, **ipc, connection_file=f"{sockets}/kernel.json")
                 self._kernel_spec = KernelSpec(
                     argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=50"],
-                    env={**variables, "PYTHONHASHSEED": "0"},
+                    env={**allocator, **variables, "PYTHONHASHSEED": "0"},
                     display_name="Python 3",
                     language="python",
                 )
