@@ -174,7 +174,7 @@ def test_silence_is_named(problem: Any, lean: Any, reference: Any) -> None:
     assert (said["answer"] == "").all() and said["own_nll"].isna().all() and said["original_nll"].isna().all()
     silent = reference[0].items.assign(own_nll=math.nan, original_nll=math.nan)
     found = table(lean, reference, Measured(silent), ["forget_fluency", "forget_hallucination"])
-    assert set(found["why"]) == {"not measurable: the model answers nothing"}
+    assert set(found["why"]) == {"not measurable: the model answers nothing, or this was not asked for"}
 
 
 def test_a_guardrail_passes_output_metrics_and_not_the_weights(problem: Any, lean: Any, reference: Any) -> None:

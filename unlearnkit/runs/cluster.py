@@ -59,7 +59,6 @@ def connected(workers: int | None, scheduler: str | None) -> Iterator[Any]:
 @contextmanager
 def _local(workers: int | None) -> Iterator[Any]:
     """One process a worker, on loopback only, one run at a time; a GPU each where there are some."""
-    import dask
     import torch
     from distributed import Client, Nanny, Scheduler
     from distributed.deploy.spec import SpecCluster
@@ -85,8 +84,6 @@ def _local(workers: int | None) -> Iterator[Any]:
         "cls": Scheduler,
         "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"},
     }
-    # Dask's statistical profiler would look at each worker a hundred times a second, beside the runs
-    with dask.config.set({"distributed.worker.profile.enabled": False}):
-        cluster = SpecCluster(workers=parts, scheduler=head, silence_logs=50)
+    cluster = SpecCluster(workers=parts, scheduler=head, silence_logs=50)
     with cluster, Client(cluster, set_as_default=False) as client:
         yield client
