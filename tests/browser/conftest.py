@@ -114,8 +114,12 @@ class Server:
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
         nbformat.write(new_notebook(cells=cells, metadata={"kernelspec": kernel}), self.folder / f"{name}.ipynb")
 
-    def address(self, name: str, host: str = "lab/tree") -> str:
-        """A notebook's address in a host: "lab/tree", "notebooks" or "voila/render"."""
+    def address(self, name: str, host: str = "lab") -> str:
+        """A notebook's address in a host: "lab", "notebooks" or "voila/render".
+
+        In JupyterLab each notebook has a workspace of its own: a shared one would open those of other pages again.
+        """
+        host = f"lab/workspaces/{name}/tree" if host == "lab" else host
         return f"{self.url}{host}/{name}.ipynb?token={self.token}"
 
 

@@ -26,7 +26,7 @@ COMMANDS = [shlex.split(line, comments=True) for line in "".join(BLOCKS["bash"])
 def shown() -> dict[str, Any]:
     """What the README's Python leaves behind, with fewer steps."""
     before, known = dict(METHODS["text"]), dict(METRICS)
-    space: dict[str, Any] = {"__name__": "__main__"}
+    space: dict[str, Any] = {}
     for block in BLOCKS["python"]:
         exec(compile(block.replace("steps=60", "steps=2").replace("[0, 5, 20]", "[0, 2]"), "README.md", "exec"), space)
     space["table"] = uk.evaluate(

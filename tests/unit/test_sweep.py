@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import pytest
 import yaml
 
 from unlearnkit.errors import UnlearnkitError
+from unlearnkit.runs.cluster import connected
 from unlearnkit.runs.record import read_runs
 from unlearnkit.runs.search import SearchSource
 from unlearnkit.runs.sweep import Grid, Search, carry_out, read_spec
@@ -96,8 +99,12 @@ def test_a_search_goes_on_where_it_stopped(tiny: Notebook, tmp_path: Path) -> No
     assert len({(t.params["rate"], t.params["seed"]) for t in ended}) == 5
     for trial in ended:
         assert trial.values == pytest.approx([(trial.params["rate"] - 2) ** 2, trial.params["rate"]])
+    (listed,) = (runs / "01_tiny").glob("sweep-*.json")
+    named = json.loads(listed.read_text())["runs"]
+    assert len(named) == 5
     third = carry_out(str(path), spec, trials=5, runs=runs, progress=False)
     assert (third.done, third.found) == (0, 5) and str(third) == "0 runs executed, 5 found, 0 failed"
+    assert json.loads(listed.read_text())["runs"] == named
 
 
 def test_an_objective_that_no_run_has(tiny: Notebook, tmp_path: Path) -> None:
@@ -146,11 +153,39 @@ def test_a_bad_search_is_told(tiny: Notebook, tmp_path: Path) -> None:
 
 
 def test_an_unreachable_scheduler_is_one_sentence(tiny: Notebook, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("unlearnkit.runs.cluster.PATIENCE", "1s")
+    monkeypatch.setattr("unlearnkit.runs.cluster.PATIENCE", 1)
     with pytest.raises(UnlearnkitError, match="doesn't answer"):
         carry_out(str(tiny()), Grid(grid={"seed": [0]}), scheduler=f"tcp://127.0.0.1:{free_port()}", runs=tmp_path)
     with pytest.raises(UnlearnkitError, match="contradict"):
         carry_out(str(tiny()), Grid(grid={"seed": [0]}), scheduler="tcp://127.0.0.1:1", workers=2, runs=tmp_path)
+
+
+@pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-OpenSSH_9.9"], ids=["silent", "another protocol"])
+def test_a_server_that_is_no_scheduler_is_not_waited_for(greeting: bytes, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("unlearnkit.runs.cluster.PATIENCE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            line, _ = server.accept()
+            line.sendall(greeting)
+            with suppress(ConnectionResetError):
+                line.recv(1)  # until the other side has had enough
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with (
+            pytest.raises(UnlearnkitError, match=f"what answers at {address} is no Dask scheduler"),
+            connected(None, address),
+        ):
+            pass
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def test_a_running_scheduler_without_tls() -> None:
+    with connected(1, None) as own, connected(None, own.scheduler.address) as client:
+        assert client.submit(sum, [1, 2]).result() == 3
 
 
 @pytest.mark.parametrize("address", ["nonsense", "nonsense/a:1", "udp://127.0.0.1:8786", "tcp://127.0.0.1", ""])

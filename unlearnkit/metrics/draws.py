@@ -38,7 +38,6 @@ class Draws:
     picks: list[dict[str, np.ndarray]]  # a draw: split → rows
     seeds: list[np.ndarray]  # a draw: numbers of unlearned models
     kept: dict[Any, list[float | None]]  # levels of the references, see `kept_levels`
-
     views: dict[int, list[dict[str, _Drawn]]] = field(default_factory=dict)  # id of a model's arrays → a view a draw
 
     def drawn(self, model: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict[str, _Drawn]]:

@@ -154,7 +154,7 @@ def measured_items(problem: Any, limit: int) -> list[tuple[str, QA]]:
 
 def costly(metrics: Sequence[str] | None) -> set[str]:
     """The costly columns that some of these metrics need; all when none are named or one is somebody's own."""
-    if metrics is None or any(not METRICS[m].compute.__module__.startswith("unlearnkit.") for m in metrics):
+    if metrics is None or not all(METRICS[m].built_in for m in metrics):
         return set(COSTLY)
     return {column for column, endings in COSTLY.items() if any(m.endswith(endings) for m in metrics)}
 

@@ -84,6 +84,11 @@ class Metric:
     distribution: bool = False  # of the whole sample: resampling biases it, so its draws are centred on its value
     needs: str = ""  # a column without which the row is left out of a table of all metrics
 
+    @property
+    def built_in(self) -> bool:
+        """Whether it is this package's; a function without a module (`exec` in a bare namespace) is somebody's own."""
+        return str(self.compute.__module__).startswith("unlearnkit.")
+
 
 METRICS: Registry[Metric] = Registry("metric")
 
@@ -99,7 +104,7 @@ def register_metric(
     if modality not in MODALITIES:
         raise unknown("modality", modality, MODALITIES)
     key = name if name.startswith(split) else f"{split}_{name}"
-    if key in METRICS and METRICS[key].compute.__module__.startswith("unlearnkit."):
+    if key in METRICS and METRICS[key].built_in:
         raise UnlearnkitError(f"metric '{key}' is built in; register yours under another name.")
     return file_metric(key, name, split, modality, **flags)
 

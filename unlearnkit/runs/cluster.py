@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from unlearnkit.errors import UnlearnkitError
 
 ADDRESS = re.compile(r"((tcp|tls|ws|wss)://)?(\[[\w:.%]+\]|[\w.-]+):\d{1,5}/?")
-PATIENCE = "20s"  # until a scheduler is called unreachable
+PATIENCE = 20  # seconds until a scheduler is called unreachable
+GREETING = 2**20  # bytes that no scheduler's greeting has
 
 
 @contextmanager
@@ -40,6 +42,8 @@ def connected(workers: int | None, scheduler: str | None) -> Iterator[Any]:
             f"the scheduler {scheduler} speaks TLS and Dask's configuration names no certificate of the client; set "
             "distributed.comm.tls.ca-file and distributed.comm.tls.client.cert (and key)."
         )
+    if scheduler.startswith("tcp://") or "://" not in scheduler:
+        _greeted(scheduler)
     try:
         client = Client(scheduler, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
@@ -54,6 +58,24 @@ def connected(workers: int | None, scheduler: str | None) -> Iterator[Any]:
                 f"the scheduler {scheduler} has no worker; start some with `dask worker {scheduler}`."
             )
         yield client
+
+
+def _greeted(scheduler: str) -> None:
+    """Raise UnlearnkitError unless a Dask server listens there: it speaks first, the length of its greeting.
+
+    A client of any other server waits for the greeting without end, whatever its timeout.
+    """
+    host, _, port = scheduler.removeprefix("tcp://").rstrip("/").rpartition(":")
+    said = b""
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=PATIENCE) as line, suppress(TimeoutError):
+            said = line.recv(8, socket.MSG_WAITALL)
+    except (OSError, OverflowError) as error:
+        raise UnlearnkitError(
+            f"the scheduler {scheduler} doesn't answer: {error}; start it with `dask scheduler`."
+        ) from error
+    if len(said) < 8 or int.from_bytes(said, "little") > GREETING:
+        raise UnlearnkitError(f"what answers at {scheduler} is no Dask scheduler; start one with `dask scheduler`.")
 
 
 @contextmanager

@@ -105,11 +105,19 @@ def carry_out(
     tally = Tally(path.stem, found=source.found)
     with ExitStack() as stack:
         _work(lambda: _client(stack, workers, scheduler), path, source, tally, home, spec.resources, progress)
-    write_json(
-        home / path.stem / f"sweep-{digest_of_spec(spec)}.json",
-        {"spec": spec.model_dump(), "runs": sorted(tally.folders), "failed": sorted(tally.failures)},
-    )
+    file = home / path.stem / f"sweep-{digest_of_spec(spec)}.json"
+    complete_now = {*tally.folders, *_listed(file, home)}
+    write_json(file, {"spec": spec.model_dump(), "runs": sorted(complete_now), "failed": sorted(tally.failures)})
     return tally
+
+
+def _listed(file: Path, home: Path) -> list[str]:
+    """The runs that an earlier start of this sweep listed and that are still there: a search begins none of them."""
+    try:
+        earlier = json.loads(file.read_text("utf-8"))["runs"]
+    except (FileNotFoundError, ValueError, KeyError):
+        return []
+    return [folder for folder in earlier if (home / folder / "status.json").is_file()]
 
 
 def _client(stack: ExitStack, workers: int | None, scheduler: str | None) -> Client:

@@ -26,9 +26,6 @@ from unlearnkit.tradeoff import AXES
 from unlearnkit.unlearning import Unlearned, model_of
 
 ALT = "Forgetting against utility of every model, with the oracle's region and what was chosen"
-EMPTY = ["method", "name", "seed", "step", "way", *AXES]
-
-ALT = "Forgetting against utility of every model, with the oracle's region and what was chosen"
 
 
 def labels_of(source: Source, forgetting: str, utility: str, beyond: bool = False, less: bool = False) -> list[str]:
@@ -86,12 +83,10 @@ class FrontPanel(FrontControls):
         with self.together():
             for name, options in (("methods", mine["name"].unique()), ("seeds", sorted(mine["seed"].unique()))):
                 kept = [v for v in c[name].value if v in options]
-                c[name].options = [(str(v), v) for v in options]
-                c[name].value = kept or list(options)
+                self.relist(name, [(str(v), v) for v in options], kept or list(options))
             step = c["step"].value
             offered = [("every look", ALL), ("where each run ended", LAST), *((f"{s:g}", s) for s in steps)]
-            c["step"].options = offered
-            c["step"].value = step if step in [v for _, v in offered] else ALL
+            self.relist("step", offered, step if step in [v for _, v in offered] else ALL)
         self.update()
 
     def update(self) -> None:
