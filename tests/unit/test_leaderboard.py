@@ -76,6 +76,18 @@ def test_means_and_intervals_by_hand() -> None:
     assert math.isnan(one["gap_low"]) and math.isnan(one["gap_high"]) and one["seeds"] == 1
 
 
+def test_settings_of_one_seed_are_entrants_and_not_seeds() -> None:
+    weak = [{**row, "settings": '{"steps": 40, "scale": 0.1}'} for row in rows_of("a", [0.6], back=0.9)]
+    strong = [{**row, "settings": '{"steps": 40, "scale": 1.0}'} for row in rows_of("a", [0.2], share=0.5)]
+    seeds = [{**row, "settings": f'{{"draw": {row["seed"]}}}'} for row in rows_of("b", [0.1, 0.3])]
+    board = uk.leaderboard(table(weak, strong, seeds, rows_of("oracle", [0.02])))
+    assert set(board.index) == {"a (scale 0.1)", "a (scale 1.0)", "b", "oracle"}
+    one = board.loc["a (scale 0.1)"]
+    assert (one["gap"], one["recovered"], one["seeds"]) == pytest.approx((0.6, 0.9, 1)) and math.isnan(one["gap_low"])
+    assert board.loc["a (scale 1.0)", "usable"] is False and bool(one["usable"])  # no mean of a ruined and a weak one
+    assert board.loc["b", "seeds"] == 2 and board.loc["b", "gap"] == pytest.approx(0.2)
+
+
 def test_seeds_on_both_sides_of_the_oracle_do_not_cancel() -> None:
     rows = table(
         [number("a", s, F, v, 1.0, 0.5) for s, v in enumerate((0.25, 0.75))],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -38,7 +39,8 @@ def leaderboard(
 ) -> pd.DataFrame:
     """One row a method from rows of a benchmark (`benchmark_rows`, `benchmark.measured`, `rows_of_runs`, …).
 
-    The same for our worlds and for published models. Columns, each number the mean over a method's seeds:
+    The same for our worlds and for published models. Where one seed of a method ran with several settings, each of
+    them is an entrant of its own, such as `uce (preserve_scale 0.1)`. Columns, numbers being means over seeds:
 
     - `gap`: |value − oracle| / |original − oracle| of the forget metric, each seed by itself and then averaged, so that
       seeds on both sides of the oracle don't cancel; `floor`: the largest such gap of another oracle;
@@ -80,8 +82,8 @@ def leaderboard(
     assert forgetting and utility
     if not 0 <= bar <= 1:
         raise UnlearnkitError(f"bar = {bar!r} is not possible; give a share of the original's utility, 0 to 1.")
-    cases = rows.drop_duplicates(["method", "settings", "seed", "key"], keep="last")
-    rows_of = {str(name): part for name, part in cases.groupby("method", sort=False)}
+    cases = rows.drop_duplicates(["method", "settings", "seed", "key"], keep="last", ignore_index=True)
+    rows_of = {str(name): part for name, part in cases.groupby(_entrants(cases), sort=False)}
     board = pd.DataFrame({name: _row(part, branch, forgetting, utility, bar) for name, part in rows_of.items()}).T
     board = board.reindex(columns=[*FIRST, *(c for c in board if c not in FIRST)]).rename_axis("method")
     retraining = board["seconds"].get(ORACLE, np.nan)
@@ -94,6 +96,29 @@ def leaderboard(
     board = board.sort_values(by, ascending=up, kind="stable", na_position="last")
     board.attrs |= {"branch": branch, "forgetting": forgetting, "utility": utility, "bar": bar, "by": by}
     return board
+
+
+def _entrants(cases: pd.DataFrame) -> pd.Series:
+    """Whom each row is of: its method, with what sets it apart where a seed of the method ran with several settings."""
+    names = cases["method"].copy()
+    for method, part in cases.groupby("method", sort=False):
+        if not part.duplicated(["seed", "key"]).any():
+            continue
+        found = {text: _parsed(text) for text in part["settings"].unique()}
+        every = dict.fromkeys(name for settings in found.values() for name in settings)
+        apart = [name for name in every if len({json.dumps(s.get(name)) for s in found.values()}) > 1]
+        said = {text: ", ".join(f"{k} {s[k]}" for k in apart if k in s) for text, s in found.items()}
+        named = {text: f"{method} ({words})" if words else str(method) for text, words in said.items()}
+        names[part.index] = part["settings"].map(named)
+    return names
+
+
+def _parsed(settings: str) -> dict[str, Any]:
+    try:
+        found = json.loads(settings or "{}")
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {"as": settings}
 
 
 def _only(rows: pd.DataFrame) -> str:

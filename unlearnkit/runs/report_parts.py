@@ -29,7 +29,8 @@ def shown_board(board: Board, cards: Mapping[str, str], runs: Mapping[str, str])
     columns = [c for c in COLUMNS if c == "place" or (c in table and table[c].notna().any())]
     rows = [
         {
-            "method": str(name), "card": cards.get(str(name)), "why": row["why"], "target": name == "oracle",
+            "method": str(name), "card": cards.get(str(name).partition(" (")[0]), "why": row["why"],
+            "target": name == "oracle",
             "cells": [_place(name, row) if c == "place" else _number(row, c) for c in columns],
         }
         for name, row in table.iterrows()
