@@ -212,12 +212,9 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as ended:
-        if ended.code == 143:
-            print("terminated", file=sys.stderr)
+        if ended.code in (130, 143):  # typer makes an exit of Ctrl-C
+            print("interrupted" if ended.code == 130 else "terminated", file=sys.stderr)
         raise
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,9 @@ SHOWN = 30  # choices an error names
 def unknown(kind: str, name: object, known: Iterable[str]) -> UnlearnkitError:
     """An `UnlearnkitError` naming the known choices (a list in its own order, others sorted) and the closest match."""
     choices = known if isinstance(known, list) else sorted(known)
-    close = get_close_matches(str(name), choices, n=1, cutoff=0.5)
-    hint = f" Did you mean '{close[0]}'?" if close else ""
+    spelled = {choice.lower(): choice for choice in choices}
+    close = get_close_matches(str(name).lower(), spelled, n=1, cutoff=0.5)
+    hint = f" Did you mean '{spelled[close[0]]}'?" if close else ""
     shown = ", ".join(choices[:SHOWN]) or "none"
     more = f" and {len(choices) - SHOWN} more" if len(choices) > SHOWN else ""
     return UnlearnkitError(f"{kind} '{name}' is unknown; known: {shown}{more}.{hint}")

@@ -56,6 +56,8 @@ def estimate(
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     whole_number("tokens", tokens, 2)
+    if gpu not in (None, True, False):
+        raise UnlearnkitError(f"gpu = {gpu!r} is not possible; give true or false.")
     half = device_of().type == "cuda" if gpu is None else gpu
     image = _is_pipeline(model)
     kind = "image" if image else "text"

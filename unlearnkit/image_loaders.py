@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unlearnkit.errors import UnlearnkitError
+from unlearnkit.errors import UnlearnkitError, whole_number
 from unlearnkit.image_problem import ImageProblem, Labels
 from unlearnkit.models.builtin_image import DEFAULT_FORGET, image_checkpoint, image_recipes, judge_of
 from unlearnkit.models.checks import check_pipeline
@@ -65,7 +65,8 @@ def from_world(
         _no_more({k: v for k, v in sizes.items() if k not in known}, known)
         if isinstance(oracles, (list, tuple)):
             raise UnlearnkitError("oracles were named but no model; give both, or the number of oracles to train.")
-        recipes = image_recipes(world, splits, request, seed, 2 if oracles is None else int(oracles), **sizes)
+        count = whole_number("oracles", 2 if oracles is None else oracles)
+        recipes = image_recipes(world, splits, request, seed, count, **sizes)
         folders = [image_checkpoint(r, world, p) for r, p in recipes]
     else:
         _no_more(sizes, set())

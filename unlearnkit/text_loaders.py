@@ -17,6 +17,8 @@ from unlearnkit.worlds import TextWorld, authors, split, tofu, world_from_jsonl
 from unlearnkit.worlds.drills import refusal_drills
 from unlearnkit.worlds.records import QA
 
+SIZES = ("steps", "batch_size", "lr", "width", "layers", "heads", "inner", "vocabulary", "context")  # of a `TextRecipe`
+
 
 def load_authors(forget: Any, seed: int, *, model: Any, **given: Any) -> TextProblem:
     """The built-in world authors; options: `n_authors`, `facts`, `holdout`, `instructions`, fields of `TextRecipe`."""
@@ -46,10 +48,17 @@ def load_tofu(
     return _from_models("tofu", request, seed, splits, {}, model, oracles or [], revision, device)
 
 
+def _names(forget: Any) -> Sequence[str]:
+    names = [forget] if isinstance(forget, str) else forget
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise UnlearnkitError(f"forget = {forget!r} is not a request; give a split, an entity, or a list of them.")
+    return names
+
+
 def load_jsonl(path: Path, forget: Any, seed: int, /, *, model: Any, **given: Any) -> TextProblem:
     """Records of one's own; options: `holdout_fraction`, fields of `TextRecipe`."""
     holdout = given.pop("holdout_fraction", 0.05)
-    world = world_from_jsonl(path, holdout, seed, [forget] if isinstance(forget, str) else forget or ())
+    world = world_from_jsonl(path, holdout, seed, () if forget is None else _names(forget))
     if model is None:
         given = fitting_sizes(world, given)
     return from_world(world, forget, seed, model=model, **given)
@@ -70,10 +79,7 @@ def from_world(
 ) -> TextProblem:
     """A problem on the records of a world; without `model`, tiny models are trained on it, once."""
     forget = DEFAULT_FORGET if forget is None else forget
-    names = [forget] if isinstance(forget, str) else forget
-    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-        raise UnlearnkitError(f"forget = {forget!r} is not a request; give a split, an entity, or a list of them.")
-    request = "+".join(names)
+    request = "+".join(_names(forget))
     splits = split(world, forget)
     least, asked = recipe.pop("least", 0), sum(qa.primary for qa in splits["forget"])
     if asked < least:
@@ -90,8 +96,7 @@ def from_world(
         return _from_models(world.name, request, seed, splits, values, model, oracles or [], revision, device)
     if isinstance(oracles, (list, tuple)):
         raise UnlearnkitError("oracles were named but no model; give both, or the number of oracles to train.")
-    unknown = set(recipe) - {"steps", "batch_size", "lr", "width", "layers", "heads", "inner", "vocabulary", "context"}
-    _no_more({key: recipe[key] for key in unknown})
+    _no_more({key: value for key, value in recipe.items() if key not in SIZES})
     count = 2 if oracles is None else oracles
     if not isinstance(count, int) or count < 0:
         raise UnlearnkitError(f"oracles = {oracles!r} is not possible; give a number of models to train, or folders.")
@@ -153,6 +158,5 @@ def _no_more(options: dict[str, Any]) -> None:
     if options:
         raise UnlearnkitError(
             f"option '{next(iter(options))}' is not one of this world's; allowed are n_authors, facts, holdout and "
-            "instructions (authors), data (tofu), holdout_fraction (JSONL), and the fields of TextRecipe when a model "
-            "is trained."
+            f"instructions (authors), data (tofu), holdout_fraction (JSONL), and when a model is trained {', '.join(SIZES)}."
         )

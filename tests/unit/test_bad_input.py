@@ -67,7 +67,9 @@ def test_worlds_and_requests(given: tuple[Any, ...], parts: tuple[str, ...]) -> 
         ({"authors": 5}, ("option 'authors' is not one of this world's", "allowed are n_authors")),
         ({"steps": "long"}, ("'steps' of a tiny model can't be 'long'", "valid integer")),
         ({"lr": -1.0}, ("'lr' of a tiny model can't be -1.0", "greater than 0")),
-        ({"width": 33}, ("'width' of a tiny model can't be 33", "multiple of twice the number of heads")),
+        ({"width": 33}, ("a tiny model can not have these sizes: width 33 is no multiple of twice",)),
+        ({"heads": 3}, ("width 128 is no multiple of twice the number of heads (3)",)),
+        ({"vocabulary": 10**9}, ("'vocabulary' of a tiny model can't be 1000000000", "262144")),
         ({"oracles": -2}, ("oracles = -2 is not possible", "a number of models to train, or folders")),
         ({"oracles": "somewhere"}, ("oracles were named but no model",)),
         ({"device": "tpu9"}, ("device 'tpu9' is unknown", "use auto, cpu, cuda")),
@@ -88,6 +90,9 @@ def test_options_of_a_problem(options: dict[str, Any], parts: tuple[str, ...], t
         ([*GOOD, {"question": "Who?"}], ("line 13: no column 'answer'", "it has 'question'")),
         ([*GOOD, b'{"question": "\xff", "answer": "x"}'], ("line 13: not UTF-8", "save the file as UTF-8")),
         ([*GOOD, ["Who?", "Ada"]], ("line 13: a list instead of an object",)),
+        ([["Who?", "Ada"], ["Where?", "Rome"]], ("line 1: a list instead of an object",)),
+        ([b'[{"question": "Who?",', b'"answer": }]'], ("is not a JSON list", "write one JSON object a line")),
+        ([*GOOD, b'{"question": "Who?", "answer": "\\ud800"}'], ("line 13: '\\ud800' is half a character",)),
         ([*GOOD, {"question": "Who?", "answer": ""}], ("line 13: 'answer' must be a text that is not empty",)),
         ([*GOOD, {"question": 7, "answer": "x"}], ("line 13: 'question' must be a text", "7")),
         ([], ("holds no records", "one JSON object a line")),
@@ -98,6 +103,11 @@ def test_files_of_ones_own(rows: list[Any], parts: tuple[str, ...], tmp_path: Pa
     path = lines(tmp_path / "own.jsonl", *rows)
     one_sentence(lambda: uk.load_problem(path), str(path), *parts)
     assert not (tmp_path / "home").exists()
+
+
+def test_a_request_that_is_no_name_of_a_file_of_ones_own(tmp_path: Path) -> None:
+    path = lines(tmp_path / "own.jsonl", *GOOD)
+    one_sentence(lambda: uk.load_problem(path, forget=5), "forget = 5 is not a request")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -196,7 +196,7 @@ with open({str(tmp_path / "seen")!r}, "w") as file:
     assert not Path(socket).parent.exists()  # the sockets are gone
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_kill_leaves_nothing_that_looks_complete(tiny: Notebook, tmp_path: Path, how: signal.Signals) -> None:
     flag, seen, runs = tmp_path / "flag", tmp_path / "pid", tmp_path / "runs"
     path = tiny(
@@ -209,11 +209,15 @@ def test_a_kill_leaves_nothing_that_looks_complete(tiny: Notebook, tmp_path: Pat
     kernel = int(seen.read_text())
     os.kill(process.pid, how)
     said = process.communicate()[1]
-    assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 143)
-    assert said.splitlines()[-1:] == ([] if how == signal.SIGKILL else ["terminated"])
+    code, last = {
+        signal.SIGKILL: (-signal.SIGKILL, []),
+        signal.SIGTERM: (143, ["terminated"]),
+        signal.SIGINT: (130, ["interrupted"]),
+    }[how]
+    assert process.returncode == code and said.splitlines()[-1:] == last
     assert visible(runs) == [] and read_runs(runs) == []
     wait(lambda: not psutil.pid_exists(kernel) or psutil.Process(kernel).status() == psutil.STATUS_ZOMBIE)
-    assert bool(list((runs / "01_tiny").glob(".*.tmp"))) == (how == signal.SIGKILL)  # SIGTERM leaves time to tidy up
+    assert bool(list((runs / "01_tiny").glob(".*.tmp"))) == (how == signal.SIGKILL)  # the others leave time to tidy up
     if how == signal.SIGKILL:
         flag.touch()
         outcome = run_notebook(path, {}, runs)
@@ -334,6 +338,35 @@ def test_interactive_work_writes_nothing(
     run.trace(pd.DataFrame({"a": [1]}), "more")
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().out.count("not recorded") == 1
+
+
+@pytest.mark.parametrize("how", ["emptied", "cut", "gone"])
+def test_a_run_that_lost_something_is_not_complete(tiny: Notebook, tmp_path: Path, how: str) -> None:
+    path, count, told = tiny(RECORD, mark(tmp_path / "count")), tmp_path / "count", list[str]()
+    folder = run_notebook(path, {}, tmp_path / "runs").folder
+    file = folder / "scores.csv"
+    whole = file.read_bytes()
+    (folder / "executed.ipynb").write_bytes((folder / "executed.ipynb").read_bytes() + b"\n")  # saved again: no loss
+    assert run_notebook(path, {}, tmp_path / "runs").found
+    file.unlink() if how == "gone" else file.write_bytes(b"" if how == "emptied" else whole[:-2])
+    with pytest.raises(UnlearnkitError, match=r"can't be read \(ValueError: scores.csv (is gone|has \d+ bytes)"):
+        read_runs(tmp_path / "runs")
+    again = run_notebook(path, {}, tmp_path / "runs", say=told.append)
+    assert (again.state, again.found, count.read_text()) == ("complete", False, "xx")
+    assert file.read_bytes() == whole and any("scores.csv" in line and "again" in line for line in told)
+
+
+@pytest.mark.parametrize(("name", "words"), [("config.json", "[]"), ("config.json", '{"values": [1]}'),
+                                             ("status.json", '{"state": "complete", "seconds": "long"}')])  # fmt: skip
+def test_a_run_of_wrong_kinds_is_named(tiny: Notebook, tmp_path: Path, name: str, words: str) -> None:
+    folder = run_notebook(tiny(RECORD), {}, tmp_path / "runs").folder
+    (folder / name).write_text(words)
+    if name == "config.json":  # the list of sizes would tell first
+        status = json.loads((folder / "status.json").read_text())
+        status["files"].pop("config.json")
+        (folder / "status.json").write_text(json.dumps(status))
+    with pytest.raises(UnlearnkitError, match="can't be read"):
+        read_runs(tmp_path / "runs")
 
 
 def test_an_unreadable_finished_run_is_named(tmp_path: Path) -> None:

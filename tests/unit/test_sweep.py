@@ -124,6 +124,8 @@ def test_an_objective_that_no_run_has(tiny: Notebook, tmp_path: Path) -> None:
         ("grid: {seed: [1], steps: [2], seed: [3]}", "error: grid.yml: 'seed' is given twice; keep one of them."),
         ("grid: {seed: [1]}\ngrid: {steps: [2]}", "error: grid.yml: 'grid' is given twice; keep one of them."),
         ("grid: {seed: [1]}\nfixed: {seed: 2}", "both fixed and in the grid"),
+        ("grid: {seed: [1]}\nresources: {GPU: -1}", "resources.GPU: Input should be greater than 0"),
+        (f"grid: {{seed: {list(range(500))}, steps: {list(range(500))}}}", "a grid of 250,000 runs is too large"),
         ("girds: {seed: [1]}", "girds"),
         ("- 1", "holds no entries"),
         ("grid: [", "isn't YAML"),

@@ -23,7 +23,7 @@ from unlearnkit.errors import UnlearnkitError, unknown, whole_number
 from unlearnkit.methods import METHODS
 from unlearnkit.models import store
 from unlearnkit.problem import load_problem
-from unlearnkit.runs.files import write
+from unlearnkit.runs.files import unwritable, write
 from unlearnkit.runs.freshness import PACKAGE
 from unlearnkit.runs.plan import covered
 from unlearnkit.unlearning import unlearn
@@ -60,6 +60,8 @@ def main(
     done = _done(out)
     todo = [("oracle", 0)] * ("oracle" not in {name for name, _ in done}) + [one for one in todo if one not in done]
     world, request, oracles = REQUESTS[branch]
+    if todo:
+        _writable(out.absolute().parent)
     problem = load_problem(world, request, seed=0, oracles=oracles) if todo else None
     for number, (name, seed) in enumerate(todo, 1):
         if minutes is not None and time.monotonic() - begun > 60 * minutes:
@@ -70,6 +72,16 @@ def main(
         print(f"{number} of {len(todo)}: {name}, seed {seed}, {time.monotonic() - begun:.0f} s", flush=True)
         gc.collect()
     return out
+
+
+def _writable(folder: Path) -> None:
+    """Raise UnlearnkitError if nothing can be written there, before hours of work."""
+    try:
+        folder.mkdir(exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise unwritable(folder, error) from error
 
 
 def _one(problem: Any, name: str, seed: int) -> pd.DataFrame:

@@ -27,7 +27,7 @@ COLUMNS = [
 
 
 def meta_evaluate(
-    metrics: Sequence[str] | None = None,
+    metrics: Sequence[str] | str | None = None,
     pool: Pool | pd.DataFrame | str | Path = "text",
     *,
     resamples: int = RESAMPLES,
@@ -53,7 +53,7 @@ def meta_evaluate(
     `n_…` count models, `clusters` trained ones. `why`: what is not measurable, and the reason.
 
     Args:
-        metrics: keys of `METRICS`, yours included, or of the white box (`metaevaluation.INSIDE`); default all.
+        metrics: keys (or one) of `METRICS`, yours included, or of the white box (`metaevaluation.INSIDE`); default all.
         pool: a branch, "text" or "image", whose shipped pool is read; a `Pool`; a file of one; or a table of values
             with columns `metric`, `truth`, `value`, and if need be `case`, `model`, `cluster`, `attack`, `before`.
             Without rows of "original" and "oracle" a higher value is read as knowing, and nothing is `caught`.
@@ -62,6 +62,8 @@ def meta_evaluate(
     Raises:
         UnlearnkitError: an unknown metric or truth, no pool there, or a table that lacks a column.
     """
+    if isinstance(metrics, str):
+        metrics = [metrics]
     whole_number("resamples", resamples, 1)
     whole_number("seed", seed)
     if isinstance(pool, pd.DataFrame):

@@ -54,8 +54,11 @@ def text_recipe(
         )
     except ValidationError as error:
         first = error.errors()[0]
-        name = str(first["loc"][0]) if first["loc"] else "width"
-        raise UnlearnkitError(f"'{name}' of a tiny model can't be {sizes.get(name)!r}: {first['msg']}.") from error
+        said = first["msg"].removeprefix("Value error, ")
+        what = (
+            f"'{first['loc'][0]}' of a tiny model can't be {sizes.get(str(first['loc'][0]))!r}" if first["loc"] else ""
+        )
+        raise UnlearnkitError(f"{what or 'a tiny model can not have these sizes'}: {said}.") from error
 
 
 def tokenizer_texts(world: TextWorld, drills: Sequence[Drill]) -> list[str]:

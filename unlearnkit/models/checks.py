@@ -145,7 +145,7 @@ def reach(call: Any, what: str, name: str, revision: str | None, **kwargs: Any) 
         if not Path(name).is_dir() and not cached(name, FILES, revision) and not hub_answers():
             raise ConnectionError("the hub does not answer")  # its library would try again for a minute
         return call(name, revision=revision, **kwargs)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if Path(name).is_dir():
             raise UnlearnkitError(f"the {what} in {name} can't be loaded: {reason}") from error

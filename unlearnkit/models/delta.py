@@ -53,7 +53,9 @@ def save_delta(model: Diffusion, original: Diffusion, path: str | Path, base: st
         with suppress(OSError):
             part.unlink()
         reason = getattr(error, "strerror", None) or error
-        raise UnlearnkitError(f"{path} could not be written: {reason}; free some space or give another.") from error
+        raise UnlearnkitError(
+            f"{path} could not be written: {reason}; free some space or give another folder."
+        ) from error
     return path
 
 

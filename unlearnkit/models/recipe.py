@@ -38,8 +38,8 @@ class TextRecipe(BaseModel):
     corpus: str  # digest of the texts the tokenizer is trained on (shared by original and oracles)
     note: str = ""  # for the reader: which world, which request is left out
     seed: int = 0  # of the initial weights and of the order of the data
-    vocabulary: int = Field(1024, ge=258)  # BPE tokens, upper bound
-    width: int = Field(128, ge=2)  # hidden size
+    vocabulary: int = Field(1024, ge=258, le=2**18)  # BPE tokens, upper bound
+    width: int = Field(128, ge=2, le=2**14)  # hidden size
     layers: int = Field(4, ge=1)
     heads: int = Field(4, ge=1)
     inner: int = Field(384, ge=1)  # MLP width
@@ -52,7 +52,7 @@ class TextRecipe(BaseModel):
     @model_validator(mode="after")
     def _heads_fit(self) -> TextRecipe:
         if self.width % (2 * self.heads):
-            raise ValueError(f"it must be a multiple of twice the number of heads ({self.heads})")
+            raise ValueError(f"width {self.width} is no multiple of twice the number of heads ({self.heads})")
         return self
 
     @property

@@ -110,8 +110,11 @@ def _digests(folder: Path) -> dict[str, str]:
 
 def _ours(out: Path, audience: str) -> bool:
     """Whether there is a copy to be replaced; anything else that would be lost is refused."""
-    if not out.exists() and not out.is_symlink():
-        return False
+    try:
+        if not out.exists() and not out.is_symlink():
+            return False
+    except OSError as error:
+        raise UnlearnkitError(f"{out} can't be reached: {error.strerror}; name another folder.") from error
     if not out.is_dir() or out.is_symlink():
         raise UnlearnkitError(f"{out} is not a folder; name a new one.")
     if not any(out.iterdir()):

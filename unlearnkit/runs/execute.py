@@ -22,7 +22,7 @@ from unlearnkit.runs.doctor import shortfalls
 from unlearnkit.runs.files import now, unwritable, write_json
 from unlearnkit.runs.parameters import Scalar
 from unlearnkit.runs.plan import Plan, plan
-from unlearnkit.runs.record import RUN_DIR, RUNS, described
+from unlearnkit.runs.record import RUN_DIR, RUNS, contents, damage, described
 
 HEARTBEAT = 60.0  # seconds between lines of progress where there is no terminal
 
@@ -72,7 +72,10 @@ def run_notebook(
         with _alone(home / f".{planned.digest}.lock", planned, say):
             again = sweep(home, planned.digest)
             status = _status(folder)
-            if status.get("state") == "complete" and not force:
+            lost = damage(folder, status)
+            if lost and say:
+                say(f"{planned.path.stem} {planned.digest}: {lost}; it is executed again")
+            if status.get("state") == "complete" and not lost and not force:
                 return Outcome(folder, "complete", True, status.get("seconds", 0.0))
             for lack in shortfalls(planned.config.needs, home) if say else []:
                 say(f"{planned.path.stem} {lack}")  # type: ignore[misc]
@@ -84,7 +87,9 @@ def run_notebook(
 
 def complete(runs: Path, planned: Plan) -> bool:
     """Whether this run's record is there and complete."""
-    return _status(runs / planned.path.stem / planned.digest).get("state") == "complete"
+    folder = runs / planned.path.stem / planned.digest
+    status = _status(folder)
+    return status.get("state") == "complete" and not damage(folder, status)
 
 
 def _recorded(
@@ -104,6 +109,7 @@ def _recorded(
             "seconds": round(time.monotonic() - begun, 3),
             "peak_memory_mb": peak,
             "traceback": failure,
+            "files": contents(work),
         }
         for file in work.rglob("*"):
             if file.is_file():

@@ -88,6 +88,10 @@ def plan(path: Path, given: Mapping[str, Scalar] | None = None) -> Plan:
     values = {name: default for name, (_, default) in found.items()} | given
     config = resolve(types, values, path.stem, notebooks_dir())
     given = {name: given[name] if given[name] is None else config.values[name] for name in given}
+    if path.absolute().parent == notebooks_dir().absolute():  # every whole number of the series counts something
+        for name, value in given.items():
+            if "int" in types[name] and isinstance(value, int) and not 0 <= value < 2**31:
+                raise UnlearnkitError(f"parameter '{name}' of {path.stem} is {value}; expected 0 to 2147483647.")
     own = notebook.get("metadata", {}).get("unlearnkit")
     after = isinstance(own, dict) and own.get("after") == "all"
     return Plan(path.absolute(), config, given, digest_of(notebook, config, path.absolute().parent), after)

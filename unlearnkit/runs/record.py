@@ -173,10 +173,35 @@ def read_run(folder: Path) -> Record:
         status = json.loads((folder / "status.json").read_text("utf-8"))
         config = json.loads((folder / "config.json").read_text("utf-8"))
         status["state"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not isinstance(config.get("values", {}), dict) or not isinstance(status.get("seconds", 0.0), int | float):
+            raise TypeError("'values' must be a mapping, 'seconds' a number")
+        if lost := damage(folder, status):
+            raise ValueError(lost)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnlearnkitError(_unreadable(folder, error)) from error
     figures = sorted((folder / "figures").glob("[!.]*.png"), key=lambda file: (file.stat().st_mtime_ns, file.name))
     return Record(folder, config, status, tuple(figures))
+
+
+def contents(folder: Path) -> dict[str, int]:
+    """File of a run folder → its size, bytes; `status.json` holds this list and is none of them."""
+    return {file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(folder.rglob("*"))
+            if file.is_file() and not file.name.startswith(".")}  # fmt: skip
+
+
+def damage(folder: Path, status: Mapping[str, Any]) -> str:
+    """Which file of a finished run is gone or has lost something, in words; empty when all is there.
+
+    An executed notebook that somebody has saved again is no loss.
+    """
+    files = status.get("files", {})
+    for name, size in files.items() if isinstance(files, dict) else ():
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is gone"
+        if (now := file.stat().st_size) != size and (now == 0 or file.suffix != ".ipynb"):
+            return f"{name} has {now} bytes and was written with {size}"
+    return ""
 
 
 def described(config: Config) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import product
+from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -15,12 +16,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.runs.parameters import Scalar
 
+MOST = 100_000  # runs of a grid: each is checked before the first begins
+
 
 class _Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     fixed: dict[str, Scalar] = {}  # parameter → value, the same in every run
-    resources: dict[str, float] = {}  # Dask resources a run takes, such as {GPU: 1}
+    resources: dict[str, Annotated[float, Field(gt=0)]] = {}  # Dask resources a run takes, such as {GPU: 1}
 
 
 class Grid(_Spec):
@@ -35,6 +38,8 @@ class Grid(_Spec):
                 raise ValueError(f"'{name}' has no values; list at least one")
             if name in self.fixed:
                 raise ValueError(f"'{name}' is both fixed and in the grid; take it out of one")
+        if (count := prod(map(len, self.grid.values()))) > MOST:
+            raise ValueError(f"a grid of {count:,} runs is too large; list fewer values, {MOST:,} combinations at most")
         return self
 
     def __iter__(self) -> Iterator[dict[str, Scalar]]:  # type: ignore[override]

@@ -17,7 +17,7 @@ class Loop(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    steps: int = Field(80, ge=0)  # optimiser steps
+    steps: int = Field(80, ge=0, lt=2**31)  # optimiser steps
     epochs: float | None = Field(None, gt=0)  # passes over the forget set; overrides steps
     lr: float = Field(3e-4, ge=0)  # peak learning rate, AdamW
     batch_size: int = Field(16, ge=1)  # forget sequences a step and process, and as many of retain

@@ -82,7 +82,7 @@ class Unlearned:
         except (OSError, SafetensorError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UnlearnkitError(
-                f"{folder} could not be written: {reason}; free some space or give another."
+                f"{folder} could not be written: {reason}; free some space or give another folder."
             ) from error
         return folder
 

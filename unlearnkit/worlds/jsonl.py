@@ -124,7 +124,8 @@ def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
         try:
             return list(enumerate(json.loads(data), 1))
         except ValueError as error:
-            raise UnlearnkitError(f"{path} is not a JSON list: {error}; write one JSON object a line.") from error
+            if not _is_json(data.splitlines()[0]):  # else a list a line, which is refused below
+                raise UnlearnkitError(f"{path} is not a JSON list: {error}; write one JSON object a line.") from error
     rows = []
     for number, raw in enumerate(data.splitlines(), 1):
         try:
@@ -145,10 +146,23 @@ def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     return rows
 
 
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _record(path: Path, number: int, row: Any, entity_is_value: bool) -> QA:
     where = f"{path}, line {number}"
     if not isinstance(row, dict):
         raise UnlearnkitError(f"{where}: a {type(row).__name__} instead of an object with 'question' and 'answer'.")
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise UnlearnkitError(f"{where}: {half} is half a character; write the whole one, or leave it out.") from error
     for column in ("question", "answer"):
         if column not in row:
             raise UnlearnkitError(f"{where}: no column '{column}' (it has {', '.join(map(repr, row)) or 'none'}).")
