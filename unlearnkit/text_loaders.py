@@ -158,5 +158,6 @@ def _no_more(options: dict[str, Any]) -> None:
     if options:
         raise UnlearnkitError(
             f"option '{next(iter(options))}' is not one of this world's; allowed are n_authors, facts, holdout and "
-            f"instructions (authors), data (tofu), holdout_fraction (JSONL), and when a model is trained {', '.join(SIZES)}."
+            "instructions (authors), data (tofu), holdout_fraction (JSONL), and when a model is trained "
+            f"{', '.join(SIZES)}."
         )
