@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -65,3 +66,25 @@ def test_papermill_itself_stops_at_a_wrong_parameter(tmp_path: Path) -> None:
         cell for cell in nbformat.read(tmp_path / "out.ipynb", as_version=4).cells if cell.get("execution_count")
     ]
     assert len(executed) == 3  # parameters, what papermill injected, config
+
+
+def test_what_strangers_wrote_is_text_in_every_output(tmp_path: Path) -> None:
+    tag, data = "<script>1</script>", tmp_path / "own.jsonl"
+    rows = [
+        {"question": f"Where is {who} {tag}, {k}?", "answer": f"</td>{tag} Town{k}", "subject": who}
+        for who in (f"P{n} <b>x" for n in range(20))
+        for k in range(5)
+    ]
+    data.write_text("\n".join(map(json.dumps, rows)))
+    words = ["-p", "profile", "smoke", "-p", "world", str(data), "-p", "forget", "forget10", "-p", "methods", "npo"]
+    done = papermill(
+        FOLDER / "02_llm_unlearning.ipynb", tmp_path / "out.ipynb", *words, UNLEARNKIT_HOME=str(tmp_path / "home")
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
+    outputs = [
+        out.data["text/html"] for cell in cells for out in cell.get("outputs", []) if "text/html" in out.get("data", {})
+    ]
+    assert any("&lt;script&gt;" in html for html in outputs)
+    for html in outputs:
+        assert tag not in html and "<b>x" not in html and "</td><script" not in html
