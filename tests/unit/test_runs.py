@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,11 +205,12 @@ def test_a_kill_leaves_nothing_that_looks_complete(tiny: Notebook, tmp_path: Pat
         f"while not os.path.exists({str(flag)!r}):\n    time.sleep(0.1)"
     )
     command = [sys.executable, "-m", "unlearnkit.cli", "run", str(path), "--runs", str(runs)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores Ctrl-C
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heeded)
     wait(lambda: seen.exists() and seen.read_text() != "")
     kernel = int(seen.read_text())
     os.kill(process.pid, how)
-    said = process.communicate()[1]
+    said = process.communicate(timeout=60)[1]
     code, last = {
         signal.SIGKILL: (-signal.SIGKILL, []),
         signal.SIGTERM: (143, ["terminated"]),
