@@ -159,6 +159,7 @@ def test_tags_that_models_answer_stay_text_in_every_panel(panel: Cell, shots: Ca
     console.get_by_role("button", name="run").click()
     expect(console.locator("thead th").nth(2)).to_have_text(f"unlearned: {PAYLOAD}")
     expect(console.locator("thead th")).to_have_count(5)
+    expect(console.get_by_role("button", name="run")).to_be_enabled()  # while it runs, other panels compute nothing
 
     image = panel("image")
     for prompt in (PAYLOAD, "striped circle"):
