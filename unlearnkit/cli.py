@@ -164,9 +164,12 @@ def report(
         from unlearnkit.benchmark.submission import check_results
 
         found, faults = check_results(check, runs)
-        typer.echo("\n".join(faults) if faults or found is None else f"in order: {found.about()}")
-        if faults:
+        if faults or found is None:
+            typer.echo("\n".join(faults))
             raise typer.Exit(1)
+        here = sum((runs / run.notebook / run.run).is_dir() for run in found.runs)
+        typer.echo(f"in order: {found.about()}")
+        typer.echo(f"compared with its runs in {runs}: {here} of {len(found.runs)}; --runs names another folder")
         return
     from unlearnkit.claims import in_words, verdicts
     from unlearnkit.runs.report import write_report

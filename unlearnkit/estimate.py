@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unlearnkit.errors import UnlearnkitError, whole_number
+from unlearnkit.hub import cached, hub_answers
 from unlearnkit.memory import TrainingMemory, saved_bytes, size_of
 from unlearnkit.methods import Method
 from unlearnkit.models.checks import pipeline_index, reach
@@ -59,7 +60,7 @@ def estimate(
     if gpu not in (None, True, False):
         raise UnlearnkitError(f"gpu = {gpu!r} is not possible; give true or false.")
     half = device_of().type == "cuda" if gpu is None else gpu
-    image = _is_pipeline(model)
+    image = _is_pipeline(model, revision)
     kind = "image" if image else "text"
     chosen, loop = configure_method(kind, method or ("esd" if image else "npo"), settings)
     loaded = torch.bfloat16 if half else torch.float32
@@ -99,17 +100,22 @@ def _on_cpu(module: nn.Module) -> None:
                 held[name] = None if old is None else moved[id(old)]
 
 
-def _is_pipeline(model: str | Path) -> bool:
+def _is_pipeline(model: str | Path, revision: str | None) -> bool:
     if Path(model).is_dir():
         return (Path(model) / "model_index.json").is_file()
     if str(model).startswith((".", "/", "~")):
         raise UnlearnkitError(f"model folder {model} does not exist; give a folder or a hub id such as 'org/name'.")
+    if not hub_answers():  # its library would try again for half a minute
+        return cached(str(model), ["model_index.json"], revision)
     from transformers.utils import cached_file
 
     try:
-        return cached_file(str(model), "model_index.json", _raise_exceptions_for_missing_entries=False) is not None
+        found = cached_file(
+            str(model), "model_index.json", revision=revision, _raise_exceptions_for_missing_entries=False
+        )
     except (OSError, ValueError):  # out of reach: the next to ask says so in a sentence
         return False
+    return found is not None
 
 
 def _language_model(name: str, revision: str | None) -> Any:

@@ -159,6 +159,8 @@ def test_a_record_longer_than_a_tiny_models_context_trains_nothing(tmp_path: Pat
 
 def test_metrics_and_methods(small_problem: Any) -> None:
     one_sentence(lambda: uk.unlearn(small_problem, "npoo"), "text method 'npoo' is unknown", "Did you mean 'npo'?")
+    one_sentence(lambda: uk.unlearn(small_problem, "NPO"), "text method 'NPO' is unknown", "Did you mean 'npo'?")
+    one_sentence(lambda: uk.unlearn(small_problem, "npo", steps=2**31), "'steps'", "less than 2147483648")
     one_sentence(
         lambda: uk.unlearn(small_problem, "npo", bta=1), "setting of NPO 'bta' is unknown", "Did you mean 'beta'?"
     )

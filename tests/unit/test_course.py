@@ -179,6 +179,8 @@ def test_what_others_wrote_is_never_overwritten(tiny: Callable[..., Path], serie
             write_course(folder, "students")
     with pytest.raises(UnlearnkitError, match="audience 'student' is unknown.*Did you mean 'students'"):
         write_course(tmp_path / "new", "student")
+    with pytest.raises(UnlearnkitError, match="can't be reached: File name too long; name another folder"):
+        write_course(tmp_path / ("x" * 300), "students")
     with pytest.raises(UnlearnkitError, match="given twice"):
         write_course(tmp_path / "new", "students", [path, path])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "out", "series"]

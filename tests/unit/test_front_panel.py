@@ -157,8 +157,12 @@ def test_the_panel_follows_its_controls(folder: Path, tmp_path: Path) -> None:
     assert "is not at hand (models given: none)" in text("attribution")
     controls["reference_forgetting"].value = 0.5
     assert "Hypervolume above (0.5, 0): " in text("choice")
+    sent: list[Any] = []
+    for name in ("methods", "seeds", "step"):
+        controls[name].observe(sent.append, ["index", "options", "_options_labels"])
     controls["beyond"].value = True
     assert panel.shown["forgetting"].max() == pytest.approx(1.2)
+    assert not sent  # lists that stay the same are left as the reader has them
     controls["seeds"].value = (1,)
     assert len(panel.shown) == 2 and len(panel._points.options) == 2
     controls["seeds"].value = ()

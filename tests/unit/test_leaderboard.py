@@ -352,6 +352,10 @@ def test_the_bench_goes_on_where_it_was_cut_off(tmp_path: Path, monkeypatch: pyt
     assert asked[4:] == [("npo", 2)]
     with pytest.raises(UnlearnkitError, match="branch 'audio' is unknown"):
         bench.main("audio")
+    (tmp_path / "file").touch()
+    with pytest.raises(UnlearnkitError, match="file"):
+        bench.main("text", 3, tmp_path / "file" / "board.csv", methods=["npo"])
+    assert len(asked) == 5  # it was told before any work
     monkeypatch.undo()
     with pytest.raises(UnlearnkitError, match="method 'nppo' is unknown"):
         bench.main("text", out=out, methods=["nppo"])

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 import unlearnkit as uk
 from unlearnkit import hub
 from unlearnkit.errors import UnlearnkitError
+from unlearnkit.estimate import estimate
 from unlearnkit.models import store
 from unlearnkit.models.builtin import builtin_recipes, text_checkpoint, text_recipes
 from unlearnkit.models.checks import reach
@@ -211,6 +212,9 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatc
         reach(lambda name, **_: asked.append(name), "model", "org/name", None)
     with pytest.raises(UnlearnkitError, match="dataset 'locuslab/TOFU' is neither a folder here nor reachable;"):
         uk.load_problem("tofu")
+    monkeypatch.setattr("transformers.utils.cached_file", lambda name, *_, **__: asked.append(name))
+    with pytest.raises(UnlearnkitError, match="'org/name' is neither a folder here nor reachable on the hub; download"):
+        estimate("org/name")
     assert not asked
     known = tmp_path / "models--org--name"
     (known / "snapshots" / "abc").mkdir(parents=True)

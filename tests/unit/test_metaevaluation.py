@@ -222,6 +222,8 @@ def test_a_readers_metric_is_put_through() -> None:
     assert found.loc["forget_typical_token", ["direction", "auc", "ruined", "caught"]].tolist() == [1, 1, 1, 1]
     assert found.loc["forget_answer_nll", "direction"] == -1
     assert found.loc["forget_rouge_l_recall", "why"] == "not measurable: records carry nothing for rouge"
+    one = uk.meta_evaluate("forget_answer_nll", pool())
+    assert one.loc["forget_answer_nll"].equals(found.loc["forget_answer_nll"]) and len(one) == 1
     before = 3.035 + np.linspace(0, 0.01, 20)[10:].mean()  # mean over models, and the items that were not shown
     assert pool().values(["forget_answer_nll"])["before"].dropna().mean() == pytest.approx(before)
 

@@ -479,6 +479,8 @@ def picture(folder: Path, name: str, mode: str, size: tuple[int, int]) -> None:
         (lambda f: edited(f, 4, lambda r: {k: v for k, v in r.items() if k != "text"}), "line 4: 'file_name' and a"),
         (lambda f: edited(f, 5, lambda r: {k: v for k, v in r.items() if k != "tone"}), "line 5: label 'tone'"),
         (lambda f: edited(f, 6, lambda r: {**r, "tone": 3}), "line 6: label 'tone'"),
+        (lambda f: edited(f, 6, lambda r: {**r, "mood": "sad"}), "line 6: 'mood' is a label here, and line 1 has no"),
+        (lambda f: edited(f, 1, lambda r: {**r, "tone": 3}), "line 2: 'tone' is a label here, and line 1 has no"),
         (lambda f: edited(f, 7, lambda r: {**r, "file_name": "p00.png"}), "line 7: 'p00.png' stands there twice"),
         (lambda f: edited(f, 2, lambda r: {**r, "file_name": "../secret.png"}), "line 2: .*outside the folder"),
         (lambda f: edited(f, 2, lambda r: {**r, "file_name": "/etc/hostname"}), "line 2: .*outside the folder"),

@@ -280,11 +280,14 @@ def test_the_command_says_it_and_exits_with_1(made: tuple[Path, dict[str, Any]])
     folder, results = made
     (folder / "bad.json").write_text(json.dumps(change(results, 0, value=0.5)))
 
-    def call(name: str) -> Any:
-        return CliRunner().invoke(app, ["report", "--check", str(folder / name), "--runs", str(folder)])
+    def call(name: str, runs: Path = folder) -> Any:
+        return CliRunner().invoke(app, ["report", "--check", str(folder / name), "--runs", str(runs)])
 
     good, bad, gone = call("results.json"), call("bad.json"), call("none.json")
     assert good.exit_code == 0 and good.output.startswith("in order: 2 runs, 12 rows of 2 methods"), good.output
+    assert f"compared with its runs in {folder}: 2 of 2" in good.output
+    apart = call("results.json", folder / "elsewhere")  # no fault, and it says that nothing was compared
+    assert apart.exit_code == 0 and f"in {folder / 'elsewhere'}: 0 of 2; --runs names another" in apart.output
     assert bad.exit_code == 1 and "rows were changed" in bad.output
     assert isinstance(gone.exception, UnlearnkitError)
 

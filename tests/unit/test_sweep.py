@@ -142,8 +142,10 @@ def test_a_bad_file_is_told_before_any_work(text: str, said: str, tiny: Notebook
 
 def test_a_bad_search_is_told(tiny: Notebook, tmp_path: Path) -> None:
     for space, said in (
-        ({"rate": {"low": 2, "high": 1}}, "low must be below high"),
+        ({"rate": {"low": 2, "high": 1}}, "s.yml: space.rate: low 2, high 1: low must be below high"),
         ({"rate": {"low": 0, "high": 1, "log": True}}, "above 0 with log"),
+        ({"rate": {"low": 2}}, "s.yml: space.rate.high: Field required; a search has the entries fixed"),
+        ({"rate": [1, {"of": 2}]}, "s.yml: space.rate.1: Input should be a valid boolean or .* or a valid string; a"),
         ({"rates": [1]}, "unknown"),
     ):
         (tmp_path / "s.yml").write_text(yaml.safe_dump({"space": space, "objectives": OBJECTIVES}))
@@ -183,6 +185,16 @@ def test_a_server_that_is_no_scheduler_is_not_waited_for(greeting: bytes, tmp_pa
             pass
         thread.join(10)
         assert not thread.is_alive()
+
+
+def test_workers_that_can_not_be_started_are_one_sentence(tmp_path: Path, tiny: Notebook, cli: Any) -> None:
+    (tmp_path / "grid.yml").write_text("grid: {seed: [0]}\n")
+    (tmp_path / "file").touch()
+    (tmp_path / "dask").mkdir()
+    (tmp_path / "dask" / "own.yaml").write_text(f"temporary-directory: {tmp_path / 'file'}\n")  # can't be a folder
+    made = cli("sweep", tiny(), "--grid", "grid.yml", "--runs", "runs", DASK_CONFIG=str(tmp_path / "dask"))
+    assert made.returncode == 2 and made.stderr.count("\n") == 1, made.stderr
+    assert "no workers can be started here (" in made.stderr and "give the address of a --scheduler" in made.stderr
 
 
 def test_a_running_scheduler_without_tls() -> None:

@@ -106,6 +106,13 @@ def _local(workers: int | None) -> Iterator[Any]:
         "cls": Scheduler,
         "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"},
     }
-    cluster = SpecCluster(workers=parts, scheduler=head, silence_logs=50)
+    try:
+        cluster = SpecCluster(workers=parts, scheduler=head, silence_logs=50)
+    except (OSError, RuntimeError) as error:
+        said = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UnlearnkitError(
+            f"no workers can be started here ({said}); try fewer --workers, or give the address of a "
+            "--scheduler that runs."
+        ) from error
     with cluster, Client(cluster, set_as_default=False) as client:
         yield client

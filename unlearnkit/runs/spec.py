@@ -109,6 +109,16 @@ class _Once(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _place(words: Any, fault: Mapping[str, Any]) -> str:
+    """Where in the file a fault is: pydantic's steps to it without the names of types among them."""
+    out = []
+    for step in fault["loc"]:
+        if isinstance(words, dict | list) and step in (words if isinstance(words, dict) else range(len(words))):
+            words = words[step]
+            out.append(str(step))
+    return ".".join([*out, *([str(fault["loc"][-1])] if fault["type"] == "missing" else [])])
+
+
 def digest_of_spec(spec: Grid | Search) -> str:
     return sha256(spec.model_dump_json().encode()).hexdigest()[:12]
 
@@ -134,11 +144,14 @@ def read_spec(path: Path | str, kind: Literal["grid", "search"]) -> Grid | Searc
     try:
         return cls(**{str(name): value for name, value in words.items()})
     except ValidationError as error:
-        order = ["extra_forbidden", "value_error"]  # what says most first: a union complains once for each member
+        order = ["extra_forbidden", "value_error", "missing"]  # what says most first: a union complains for each member
         kinds = {found["type"]: found for found in reversed(error.errors())}
         first = next((kinds[kind] for kind in order if kind in kinds), error.errors()[0])
-        where = ".".join(map(str, first["loc"]))
+        where = _place(words, first)
         said = first["msg"].removeprefix("Value error, ")
+        if first["type"] not in order:
+            alike = [found["msg"] for found in error.errors() if _place(words, found) == where]
+            said = " or ".join(dict.fromkeys([said, *(one.removeprefix("Input should be ") for one in alike[1:])]))
         raise UnlearnkitError(
             f"{path}: {where}{': ' * bool(where)}{said}; a {kind} has the entries {', '.join(cls.model_fields)}."
         ) from error

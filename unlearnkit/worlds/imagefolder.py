@@ -50,6 +50,12 @@ def imagefolder(folder: str | Path) -> ImageWorld:
         missing = [d for d in domains if not isinstance(row.get(d), str) or not row[d]]
         if missing:
             raise UnlearnkitError(f"{where}: label '{missing[0]}', which line {rows[0][0]} has, is missing.")
+        late = [k for k, v in row.items() if isinstance(v, str) and k not in (*domains, "file_name", *CAPTIONS)]
+        if late:
+            raise UnlearnkitError(
+                f"{where}: '{late[0]}' is a label here, and line {rows[0][0]} has no string there; give it to every "
+                "line, as a string, or to none."
+            )
         if row["file_name"] in seen:
             raise UnlearnkitError(f"{where}: '{row['file_name']}' stands there twice; name every image once.")
         seen.add(row["file_name"])
