@@ -98,12 +98,6 @@ class FrontControls(Panel):
         saved = widgets.HBox([c["folder"], c["export"], self.view("exported", 48)])
         self.box.children = (self.head, top, widgets.HBox([details, said]), saved)
 
-    def relist(self, name: str, options: list[tuple[str, Any]], value: Any) -> None:
-        """Give a control other options and a value; the same are not sent: they would undo what is being picked."""
-        if list(self.controls[name].options) != options:
-            self.controls[name].options = options
-        self.controls[name].value = value
-
     def offer(self, titles: list[tuple[str, Any]], places: np.ndarray, otherwise: Any) -> Any:
         """List the points, put a button on each in the figure, and give the one that is selected.
 

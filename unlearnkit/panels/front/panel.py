@@ -83,10 +83,12 @@ class FrontPanel(FrontControls):
         with self.together():
             for name, options in (("methods", mine["name"].unique()), ("seeds", sorted(mine["seed"].unique()))):
                 kept = [v for v in c[name].value if v in options]
-                self.relist(name, [(str(v), v) for v in options], kept or list(options))
+                c[name].options = [(str(v), v) for v in options]
+                c[name].value = kept or list(options)
             step = c["step"].value
             offered = [("every look", ALL), ("where each run ended", LAST), *((f"{s:g}", s) for s in steps)]
-            self.relist("step", offered, step if step in [v for _, v in offered] else ALL)
+            c["step"].options = offered
+            c["step"].value = step if step in [v for _, v in offered] else ALL
         self.update()
 
     def update(self) -> None:
