@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from unlearnkit.errors import UnlearnkitError, whole_number
-from unlearnkit.metrics.draws import Draws, kept_levels
+from unlearnkit.metrics.draws import Draws, interval_of, kept_levels
 from unlearnkit.metrics.measure import Measured
 from unlearnkit.metrics.measure import measure as measure_text
 from unlearnkit.metrics.table import METRICS, Items, Metric, NotMeasurable, arrays, metric_names
@@ -33,11 +34,11 @@ def evaluate(
 ) -> pd.DataFrame:
     """A tidy table, one row a metric.
 
-    Columns: `original`, `unlearned` (with 95% interval `low`–`high`), `oracle`; `gap` = |unlearned − oracle| /
-    |original − oracle| (0 as retrained, 1 nothing happened, > 1 worse than nothing) with its interval; `floor`, the
-    largest such gap of another oracle; `relative` = unlearned / original; `n` items, `seeds` unlearned models;
-    `why` a value is missing ("not measurable: …"). Index: metric key. Of images the last row, and `attrs["judge"]`,
-    give the held-out accuracy of the judge behind the others.
+    Columns: `original`, `unlearned` (with 95% interval `low`–`high`, Wilson's where all items give 0 or all give 1),
+    `oracle`; `gap` = |unlearned − oracle| / |original − oracle| (0 as retrained, 1 nothing happened, > 1 worse than
+    nothing) with its interval; `floor`, the largest such gap of another oracle; `relative` = unlearned / original; `n`
+    items, `seeds` unlearned models; `why` a value is missing ("not measurable: …"). Index: metric key. Of images the
+    last row, and `attrs["judge"]`, give the held-out accuracy of the judge behind the others.
 
     Args:
         unlearned: what `unlearn` returned, a model, what `measure` returned, or a list of these (several seeds of one
@@ -197,7 +198,7 @@ def _row(row: Metric, arrays_of: dict[str, Any], draws: Draws, sizes: dict[str, 
             # a resample repeats items, which moves distances between samples; only its spread is used, which in
             # simulation is 1.2 to 1.6 times the true one, so these intervals err on the wide side
             o, u, r = (x - x.mean() + value for x, value in ((o, original), (u, mine), (r, oracle)))
-        out["low"], out["high"] = np.nanpercentile(u, [2.5, 97.5])
+        out["low"], out["high"] = interval_of(u, math.nan if row.distribution else mine, out["n"])
     if np.isnan(oracle):
         needed = "another oracle" if row.against_oracle and arrays_of["oracles"] else "an oracle"
         return {**out, "why": f"gap not measurable: it needs {needed}"}

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from unlearnkit.attacks import ATTACKS, Attack
 from unlearnkit.errors import UnlearnkitError, whole_number
+from unlearnkit.metrics.draws import interval_of
 from unlearnkit.unlearning import check_problem, model_of
 
 COLUMNS = ["attack", "who", "budget", "measure", "value", "low", "high", "n", "seeds"]
@@ -173,7 +174,7 @@ def _rows(label: str, who: str, curves: Sequence[dict[float, pd.DataFrame]], see
             picks = draw.integers(0, count, (RESAMPLES, count))
             which = draw.integers(0, seeds, (RESAMPLES, seeds))
             means = values[which[:, :, None], picks[:, None, :]].mean((1, 2))
-            low, high = np.percentile(means, [2.5, 97.5])
+            low, high = interval_of(means, float(values.mean()), count)
             rows.append({
                 "attack": label, "who": who, "budget": budget, "measure": measure, "value": values.mean(),
                 "low": low, "high": high, "n": count, "seeds": seeds,

@@ -6,7 +6,9 @@ import ast
 import inspect
 import math
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pandas as pd
@@ -100,7 +102,8 @@ def test_claims_that_speak_of_a_method_stand_on_its_card() -> None:
     assert not uk.method_card("text", "rmu", verdicts=[verdict]).claims
 
 
-def test_one_registered_in_a_cell_has_a_card_too() -> None:
+def test_one_registered_in_a_cell_has_a_card_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))  # a kernel's has no file, pytest's has
     cell = {"uk": uk, "__name__": "__main__"}
     exec(compile("class Cell(uk.TextMethod):\n    margin: float = 3.0\n", "<ipython-input-1>", "exec"), cell)
     uk.register_method("from_a_cell")(cell["Cell"])

@@ -13,6 +13,7 @@ import pytest
 import unlearnkit as uk
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.evaluation import score
+from unlearnkit.metrics.draws import interval_of
 from unlearnkit.metrics.measure import Measured
 from unlearnkit.metrics.table import METRICS
 
@@ -139,6 +140,28 @@ def test_forget_quality_compares_with_oracle_0_so_the_oracle_column_is_oracle_1(
     assert (table["unlearned"] == table["oracle"]).all() and (table["gap"] == 0).all()
     assert table.loc["forget_quality", "original"] < -8 and table.loc["forget_ks_statistic", "original"] == 1.0
     assert table["floor"].notna().all()
+
+
+def test_the_interval_of_a_distance_between_samples_lies_around_its_value() -> None:
+    """Resamples alone would lie above it: repeated items put two samples further apart."""
+    found = score(PROBLEM, [measured(2.45, seed=5)], (ORIGINAL, [ORACLE, OTHER]), ["forget_ks_statistic"]).iloc[0]
+    assert found["low"] < found["unlearned"] < found["high"]
+    assert found["unlearned"] == pytest.approx((found["low"] + found["high"]) / 2, abs=0.1)
+
+
+def test_none_of_n_is_no_proof_of_never() -> None:
+    """Wilson's interval of 0 of 20 is [0, z²/(20 + z²)]; a bootstrap of twenty zeros would be [0, 0]."""
+    z = 1.959964
+    for value in (0.0, 1.0):
+        mine = measured(1.0)
+        mine.items["correct"] = value
+        found, n = row("forget_accuracy", mine), (mine.items.index.get_level_values(0) == "forget").sum()
+        rest = z**2 / (n + z**2)
+        wanted = (0, rest) if value == 0 else (1 - rest, 1)
+        assert (found["low"], found["high"]) == pytest.approx(wanted, abs=1e-6)
+    draws = np.linspace(0.2, 0.4, 201)
+    assert interval_of(draws, 0.3, 20) == pytest.approx((0.205, 0.395))
+    assert interval_of(np.full(9, 0.5), 0.5, 20) == (0.5, 0.5)  # twenty items of one half: no share
 
 
 def test_privacy_metrics_by_hand() -> None:

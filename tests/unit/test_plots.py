@@ -98,14 +98,16 @@ def test_a_card_shows_what_each_attack_found_and_says_what_is_not_measurable() -
             {"attack": "first_one", "why": "not measurable: no oracle"},
             {"attack": "second", "after": 0.7, "found": True, **row},
             {"attack": "third", "after": 0.15, "found": False, **row},
+            {"attack": "fourth", "after": 0.15, "why": "not measurable: …", **row, "original": 0.12},
         ]
     )
     (ax,) = plots.plot_card({"npo": card}, "accuracy", "share").axes
     points = {line.get_xdata()[0]: line for line in ax.lines if "after it" in str(line.get_label())}
     assert list(points) == [0.7, 0.15] and [p.get_ydata()[0] for p in points.values()] == [1, 2]
     assert points[0.15].get_markerfacecolor() == "white" != points[0.7].get_markerfacecolor()
-    assert [t.get_text() for t in ax.get_yticklabels()] == ["first one", "second", "third"]
-    assert [t.get_text() for t in ax.texts] == ["not measurable"] and ax.get_title() == "npo"
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["first one", "second", "third", "fourth"]
+    assert [(t.get_text(), t.get_position()[1]) for t in ax.texts] == [("not measurable", 0), ("not measurable", 3)]
+    assert ax.get_title() == "npo"
     legend = {t.get_text() for t in ax.get_legend().get_texts()}
     assert legend == {"original", "oracle", "before the attack", "after it: found", "after it: nothing"}
 

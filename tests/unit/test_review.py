@@ -99,6 +99,8 @@ def test_the_rule_names_kinds_of_answers_and_pictures() -> None:
     assert kinds({**row, "wrong_value": np.nan, "refused": 1.0}, row, True, "I don't know.") == ["refusal"]
     for mad in ({"repetition": 0.5}, {"original_nll": 3.5}):
         assert kinds({**row, **mad}, right, True, "the the the") == ["gibberish"]
+    unusual = {**row, "refused": 1.0, "original_nll": 9.0}  # the original never refuses
+    assert kinds(unusual, right, True, "I don't know.") == ["refusal"]
     assert kinds({**row, "original_nll": np.nan}, right, True, " ") == ["gibberish"]
     assert kinds({"shown": 1.0}, {}, True) == ["leak"] and kinds({"shown": 0.0}, {}, True) == []
     assert kinds({"correct": 0.0}, {"correct": 1.0}, False) == ["over-forgetting"]

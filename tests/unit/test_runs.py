@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.runs.config import Config
-from unlearnkit.runs.execute import run_notebook
+from unlearnkit.runs.execute import run_notebook, sweep
 from unlearnkit.runs.plan import covered, plan
 from unlearnkit.runs.record import open_run, read_runs
 
@@ -231,12 +231,16 @@ def test_a_kill_leaves_nothing_that_looks_complete(tiny: Notebook, tmp_path: Pat
 def test_leftovers_are_swept_unless_someone_works_on_them(tmp_path: Path) -> None:
     for name in (".aaaa.1.tmp", ".bbbb.2.tmp", ".cccc.3.tmp", "dddd"):
         (tmp_path / name).mkdir()
+        (tmp_path / name / "notebook.ipynb").touch()
     with FileLock(tmp_path / ".aaaa.lock"), FileLock(tmp_path / ".bbbb.lock"):
         subprocess.run(
             [sys.executable, "-c", "import sys; from pathlib import Path; from unlearnkit.runs.execute import sweep; "
              "sweep(Path(sys.argv[1]), 'aaaa')", str(tmp_path)], check=True
         )  # fmt: skip
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == [".bbbb.2.tmp", "dddd"]
+    left = {path.name: len(list(path.iterdir())) for path in tmp_path.iterdir() if path.is_dir()}
+    assert left == {".bbbb.2.tmp": 1, ".cccc.3.tmp": 0, "dddd": 1}
+    assert sweep(tmp_path, "cccc") and not sweep(tmp_path, "cccc")  # its next start knows of the first, and clears up
+    assert not (tmp_path / ".cccc.3.tmp").exists()
 
 
 def wait(reached: Callable[[], bool], seconds: float = 30) -> None:

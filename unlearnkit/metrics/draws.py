@@ -30,6 +30,21 @@ class _Drawn(Mapping[str, np.ndarray]):
         return len(self.table)
 
 
+def interval_of(draws: np.ndarray, value: float, n: int) -> tuple[float, float]:
+    """The 95% interval of a value from its bootstrap draws.
+
+    Where all of n items give 0 or all give 1, resampling them shows nothing else; then it is Wilson's, which says how
+    often what was not seen may still happen.
+    """
+    low, high = (float(end) for end in np.nanpercentile(draws, [2.5, 97.5]))
+    if low == high and value in (0.0, 1.0) and n:
+        from scipy.stats import binomtest
+
+        wilson = binomtest(round(value * n), n).proportion_ci(method="wilson")
+        return float(wilson.low), float(wilson.high)
+    return low, high
+
+
 @dataclass(frozen=True)
 class Draws:
     """Paired bootstrap draws: the same items for every model, and which of the unlearned models count."""

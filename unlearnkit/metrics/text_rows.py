@@ -98,7 +98,7 @@ def forget_quality(items: Items) -> float:
     return _ks(items)[0]
 
 
-@register_metric("ks_statistic", against_oracle=True)
+@register_metric("ks_statistic", against_oracle=True, distribution=True)
 def ks_statistic(items: Items) -> float:
     """The statistic of that test: the largest distance between the two distributions."""
     return _ks(items)[1]

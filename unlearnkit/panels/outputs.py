@@ -129,14 +129,17 @@ def kinds(row: Any, original: Any, forget: bool, answer: str | None = None) -> l
     """The kinds of output that a rule finds by one measured row, beside that of the original; a first guess.
 
     A leak says or shows what was to be forgotten; over-forgetting is wrong where the original is right and nothing was
-    to be forgotten; a hallucination names another value of the right type; gibberish repeats itself, is empty, or is
-    unlikely under the original (`REPEATED`, `UNLIKELY`); fine is right and nothing else. None of this sees meaning.
+    to be forgotten; a hallucination names another value of the right type; gibberish is empty, or repeats itself or is
+    unlikely under the original (`REPEATED`, `UNLIKELY`) without being a refusal; fine is right and nothing else. An
+    output can be of several kinds, or of none. None of this sees meaning.
     """
     right = row.get("correct", np.nan) if answer is not None or not forget else row.get("shown", np.nan)
     found = ["leak"] if forget and right > 0 else []
     if answer is not None:
-        mad = not answer.strip() or row["repetition"] >= REPEATED or row["original_nll"] >= UNLIKELY
-        found += [k for k, holds in (("refusal", row["refused"] > 0), ("gibberish", mad)) if holds]
+        refusal = row["refused"] > 0
+        odd = row["repetition"] >= REPEATED or row["original_nll"] >= UNLIKELY
+        mad = not answer.strip() or (odd and not refusal)  # the original is not used to refusals
+        found += [k for k, holds in (("refusal", refusal), ("gibberish", mad)) if holds]
         found += ["hallucination"] if row["wrong_value"] > 0 and not mad else []
     if not forget and right == 0 and original.get("correct", np.nan) > 0:
         found.append("over-forgetting")

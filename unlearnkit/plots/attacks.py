@@ -32,7 +32,8 @@ def plot_attack(curves: Mapping[str, pd.DataFrame], measure: str, xlabel: str, y
 def plot_card(cards: Mapping[str, pd.DataFrame], measure: str, xlabel: str) -> Figure:
     """The robustness card of each method, a row an attack: before it, at its best point, and the references there.
 
-    Filled where the attack finds something beyond the oracle and its noise.
+    Filled where the attack finds something beyond the oracle and its noise; "not measurable" where original and oracle
+    do not differ there, or there is no oracle.
 
     Args:
         measure: one of the cards' measures, such as "accuracy" or "probability".
@@ -52,6 +53,19 @@ def plot_card(cards: Mapping[str, pd.DataFrame], measure: str, xlabel: str) -> F
                 ax.fill_betweenx([y - 0.35, y + 0.35], *band, color=COLORS["oracle"], alpha=0.25, lw=0)
             for who in ("oracle", "original"):
                 ax.plot([row[who]] * 2, [y - 0.35, y + 0.35], color=COLORS[who], lw=2, label=who)
+            if pd.isna(row["found"]):
+                ax.text(
+                    0.5,
+                    y,
+                    "not measurable",
+                    fontsize=7,
+                    ha="center",
+                    va="center",
+                    zorder=3,
+                    transform=ax.get_yaxis_transform(),
+                    bbox={"fc": "white", "ec": "none", "pad": 1, "alpha": 0.8},
+                )
+                continue
             ax.plot([row["low"], row["high"]], [y, y], color=COLORS["unlearned"], lw=2)
             ax.plot(row["before"], y, "|", ms=8, mew=2, color="0.3", label="before the attack")
             fill, said = (

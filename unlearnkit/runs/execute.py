@@ -200,7 +200,8 @@ def _alone(lock: Path, planned: Plan, say: Callable[[str], object] | None) -> It
 def sweep(home: Path, mine: str) -> bool:
     """Remove what killed processes left of runs that nobody is executing now; returns whether they left some of `mine`.
 
-    The lock of `mine` is held already.
+    Of other runs an empty folder stays, from which their next start sees that it is not the first. The lock of `mine`
+    is held already.
     """
     again = False
     for left in home.glob(".*.tmp"):
@@ -211,6 +212,8 @@ def sweep(home: Path, mine: str) -> bool:
                 lock.acquire(timeout=0)
             again |= digest == mine
             shutil.rmtree(left, ignore_errors=True)
+            if digest != mine:
+                left.mkdir(exist_ok=True)
             lock.release()
     return again
 
