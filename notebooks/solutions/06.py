@@ -1,7 +1,7 @@
 """Solutions of notebook 06: shown folded there, executed by the tests against the same checks."""
 
+import itertools
 import math
-from itertools import permutations
 
 import numpy as np
 
@@ -12,7 +12,7 @@ def solution_06_1(gradient, x, baseline, steps):
 
 
 def solution_06_2(f, n):
-    values, orders = np.zeros(n), list(permutations(range(n)))
+    values, orders = np.zeros(n), list(itertools.permutations(range(n)))
     for order in orders:
         for place, i in enumerate(order):
             values[i] += (f({*order[:place], i}) - f(set(order[:place]))) / len(orders)

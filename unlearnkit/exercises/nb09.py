@@ -60,7 +60,7 @@ def proof(answer: Any) -> str:
         if oracle is None and TEACHES[name]:
             return f"{name} trains on what was forgotten: without an oracle nobody knows whether it found or taught it."
         if oracle is None:
-            return f"{name} shows the model nothing of the forgotten, so what comes out was in it: no oracle is needed."
+            return f"{name} shows the model nothing of the forgotten: what comes out beyond {before:g} was in it."
         return f"with an oracle at {oracle:g}, what counts is whether the interval ({low:g}) lies above it."
     return ""
 

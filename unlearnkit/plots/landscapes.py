@@ -69,10 +69,11 @@ def plot_surface(
 
     Args:
         grids: split → NLL, (ys, xs), nats a token.
-        marks: model → where it lies in the plane.
+        marks: model → where it lies in the plane: "original", and the two that span it with the original, in order.
     """
     fig, axes = plt.subplots(1, len(grids), figsize=(4.1 * len(grids) + 0.4, 3.5), squeeze=False)
     signs = {"original": "s", "oracle": "*"}
+    first, second = [who for who in marks if who != "original"][:2]
     for ax, (split, grid) in zip(axes[0], grids.items(), strict=True):
         drawn = ax.contourf(xs, ys, grid, levels=14, cmap="Greys_r")
         for who, (x, y) in marks.items():
@@ -80,7 +81,7 @@ def plot_surface(
                 x, y, signs.get(who, "o"), ms=15 if who == "oracle" else 10, color=model_colors([who])[who],
                 mec="white", mew=1.5, label=who,
             )  # fmt: skip
-        ax.set(title=split, xlabel="towards the first model", ylabel="towards the second")
+        ax.set(title=split, xlabel=f"weights, towards {first}", ylabel=f"at right angles, towards {second}")
         ax.grid(visible=False)
         fig.colorbar(drawn, ax=ax, label="NLL, nats a token")
     axes[0, 0].legend(fontsize=8, loc="best", framealpha=0.85)

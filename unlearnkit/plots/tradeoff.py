@@ -72,7 +72,8 @@ def plot_descents(
     right.plot(*losses(pareto), color="0.2", lw=3, alpha=0.35, label="Pareto front")
     for (name, path), color in zip(paths.items(), method_colors(list(paths)).values(), strict=True):
         for ax, line in ((left, path.T), (right, losses(path))):
-            ax.plot(*line, color=color, lw=1.5, label=name)
+            above = {"ls": "--", "lw": 2.2, "zorder": 3} if name == next(iter(paths)) else {"lw": 1.5}
+            ax.plot(*line, color=color, label=name, **above)
             ax.plot(line[0][-1], line[1][-1], "o", color=color, ms=6)
     for name, points in (stops or {}).items():
         for ax, marks in ((left, points.T), (right, losses(points))):
