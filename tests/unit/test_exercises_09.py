@@ -34,7 +34,7 @@ WRONG: list[tuple[str, Callable[..., Any], str]] = [
     ("09.1", lambda p, a, b: 1.0, "16 GB, not 1.0"),
     ("09.2", lambda n, b, low, o: "maybe", "one of the three words"),
     ("09.2", lambda n, b, low, o: "present" if low > (o or b) else "nothing found", "found or taught it"),
-    ("09.2", lambda n, b, low, o: "not measurable" if o is None else "present", "no oracle is needed"),
+    ("09.2", lambda n, b, low, o: "not measurable" if o is None else "present", "beyond 0 was in it"),
     ("09.2", lambda n, b, low, o: SOLVED["09.2"](n, b, low, None), "without an oracle nobody knows|lies above it"),
     ("09.3", lambda rows: 3, "return the text of the file"),
     ("09.3", lambda rows: "".join(f'{{"question": "{q}", "answer": "{a}"}}\n' for _, q, a in rows), "lines|be read"),
