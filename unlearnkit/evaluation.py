@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -163,6 +162,13 @@ def _judge_row(accuracy: Mapping[str, float], held_out: int) -> dict[str, Any]:
     return {**out, "why": "gap not measurable: one judge reads every model"}
 
 
+def _known(row: Metric, models: Sequence[Mapping[str, Mapping[str, np.ndarray]]]) -> int:
+    """Items that say 0 or 1 each in every model, if the metric is a share of such items."""
+    if not row.share_of:
+        return 0
+    return min(int((~np.isnan(model[row.split][row.share_of])).sum()) for model in models)
+
+
 def _point(row: Metric, of: dict[str, Any]) -> tuple[float, float, float, list[float]]:
     """(original, mean over the unlearned models, oracle, other oracles) of one metric."""
     oracles, missing = of["oracles"], of["missing"]
@@ -198,13 +204,14 @@ def _row(row: Metric, arrays_of: dict[str, Any], draws: Draws, sizes: dict[str, 
             # a resample repeats items, which moves distances between samples; only its spread is used, which in
             # simulation is 1.2 to 1.6 times the true one, so these intervals err on the wide side
             o, u, r = (x - x.mean() + value for x, value in ((o, original), (u, mine), (r, oracle)))
-        out["low"], out["high"] = interval_of(u, math.nan if row.distribution else mine, out["n"])
+        out["low"], out["high"] = interval_of(u, mine, _known(row, arrays_of["mine"]))
     if np.isnan(oracle):
         needed = "another oracle" if row.against_oracle and arrays_of["oracles"] else "an oracle"
         return {**out, "why": f"gap not measurable: it needs {needed}"}
     distance = abs(original - oracle)
     spread = max((abs(x - oracle) for x in others), default=0.0)
-    apart = not len(drawn) or bool(np.sign(np.percentile(o - r, 2.5)) == np.sign(np.percentile(o - r, 97.5)) != 0)
+    ends = np.sign(np.nanpercentile(o - r, [2.5, 97.5])) if (~np.isnan(r)).any() else np.zeros(2)
+    apart = not len(drawn) or bool(ends[0] == ends[1] != 0)
     if distance == 0 or distance <= spread or not apart:
         return {**out, "why": "gap not measurable: original and oracle do not differ beyond noise"}
     out["gap"] = abs(mine - oracle) / distance

@@ -56,11 +56,16 @@ def attack(
     sources = [("original", problem.original)]
     sources += [("oracle" if k == 0 else f"oracle {k + 1}", source) for k, source in enumerate(problem.oracles)]
     for who, source in sources:
-        key = ("attack", label, chosen.model_dump_json(), points, seed, who)
+        key = reference_key(label, chosen, points, seed, who)
         if key not in problem.measured:
             problem.measured[key] = dict(chosen.curve(problem, source.get(), points, seed))
         rows += _rows(label, who, [problem.measured[key]], seed)
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def reference_key(label: str, chosen: Attack, points: tuple[float, ...], seed: int, who: str) -> tuple[Any, ...]:
+    """Where the curve of an original or oracle is kept; a class that was registered again is another attack."""
+    return "attack", label, type(chosen), chosen.model_dump_json(), points, seed, who
 
 
 def robustness_card(

@@ -365,3 +365,42 @@ def test_every_method_has_its_card(name: str) -> None:
     for field in ("title", "paper", "equation", "defaults", "failure"):
         assert len(getattr(card, field)) > 5, field
     assert any(part.isdigit() for part in card.paper.replace(".", " ").split()), "a year or an arXiv id"
+
+
+def test_a_second_request_keeps_the_adapter_of_the_first(small_problem: Any) -> None:
+    """Without a step of its own, the second request leaves the model of the first as it is."""
+    from unlearnkit.sequence import _after
+
+    first = uk.unlearn(small_problem, "npo", steps=5, lora=4, lr=5e-3, progress=False)
+    nll = small_problem.mean_nll(first.model, "forget")
+    assert nll > small_problem.mean_nll(small_problem.model, "forget") + 0.01
+    second = uk.unlearn(_after(small_problem, first.model, "two"), "npo", steps=0, lora=4, progress=False)
+    assert small_problem.mean_nll(second.model, "forget") == pytest.approx(nll, rel=1e-4)
+
+
+def test_controls_and_weight_attacks_see_an_adapter_as_part_of_the_weights(small_problem: Any) -> None:
+    from unlearnkit.attacks import ATTACKS
+    from unlearnkit.attribution import random_change
+    from unlearnkit.models.adapters import merged
+
+    adapted = uk.unlearn(small_problem, "npo", steps=3, lora=4, lr=5e-3, progress=False).model
+    whole = dict(merged(adapted).named_parameters())
+    control = dict(random_change(small_problem.model, adapted, 0).named_parameters())
+    moved = 0
+    for name, weight in small_problem.model.named_parameters():
+        wanted = float((whole[name] - weight).norm())
+        assert float((control[name] - weight).norm()) == pytest.approx(wanted, rel=1e-3, abs=1e-6)
+        moved += wanted > 0
+    assert moved
+    few = ATTACKS["text"]["quantize"]().attacked(adapted, 4, 0)
+    again = ATTACKS["text"]["quantize"]().attacked(merged(adapted), 4, 0)
+    assert all(torch.equal(a, b) for a, b in zip(few.parameters(), again.parameters(), strict=True))
+
+
+def test_whp_reinforces_in_bfloat16_too(small_problem: Any) -> None:
+    """Autocast keeps cast weights; the copy's steps must be seen by its next pass."""
+    settings = {"steps": 1, "reinforce_lr": 1e-2, "reinforce_steps": 8, "progress": False}
+    plain, half = (
+        uk.unlearn(small_problem, "whp", precision=p, **settings).trace["forget_loss"][0] for p in ("no", "bf16")
+    )
+    assert half == pytest.approx(plain, rel=0.1)

@@ -227,3 +227,19 @@ def test_references_are_resampled_once_and_others_are_not_taken_for_them() -> No
         assert len(asked) == 3 * 50 + 4 and other["gap_high"] != fresh[0]["gap_high"]
     finally:
         del METRICS["forget_counted"]
+
+
+def test_few_resamples_without_a_second_oracle() -> None:
+    for resamples in (0, 20, 150):
+        found = row("forget_ks_statistic", measured(2.0), oracles=(ORACLE,), resamples=resamples)
+        assert found["why"] == "gap not measurable: it needs another oracle" and found["unlearned"] > 0
+
+
+def test_what_is_no_share_has_no_interval_of_one_and_only_known_items_count() -> None:
+    """All records alike: an AUC of 1 or a repetition of 0 is no share of items; 10 of 20 known make Wilson's n 10."""
+    mine = measured(0.05)
+    found = row("mia_loss", mine)
+    assert (found["low"], found["high"]) == (1, 1)
+    assert row("forget_repetition", mine)["high"] == 0
+    mine.items.loc["forget", "correct"] = [0.0] * 10 + [math.nan] * 10
+    assert row("forget_accuracy", mine)["high"] == pytest.approx(1.959964**2 / (10 + 1.959964**2), abs=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -571,3 +572,14 @@ def test_a_clip_judge_reads_scores_and_is_calibrated(clip: Path, tmp_path: Path,
         "is no CLIP checkpoint: .* tensors are absent|nor a CLIP checkpoint",
         lambda: ClipJudge(folders["sd1"] / "text_encoder", concepts),
     )
+
+
+def test_steps_on_a_pipeline_that_was_loaded_in_bfloat16(small_image_problem: Any) -> None:
+    from unlearnkit.models.source import ModelSource
+
+    half = small_image_problem.original.fresh().to(torch.bfloat16)
+    source = ModelSource(lambda: None, "half", kept=half)
+    problem = dataclasses.replace(small_image_problem, original=source, measured={})
+    for method, own in (("salun", {}), ("grad_ascent", {"precision": "no"})):
+        made = unlearn(problem, method, steps=1, progress=False, **own)
+        assert np.isfinite(made.trace["forget_loss"]).all()

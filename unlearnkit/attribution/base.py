@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
+from unlearnkit.models.adapters import merged
 from unlearnkit.registry import Registry
 
 COLUMNS = ["view", "who", "item", "place", "label", "measure", "value"]
@@ -59,7 +60,7 @@ def random_change(original: nn.Module, unlearned: nn.Module, seed: int = 0) -> n
     original.
     """
     moved = copy.deepcopy(original).eval()
-    theirs = dict(unlearned.named_parameters())
+    theirs = dict(merged(unlearned).named_parameters())
     generator = torch.Generator().manual_seed(2**31 + seed)  # not the numbers that the random mask draws
     for name, weight in moved.named_parameters():
         other = theirs.get(name)

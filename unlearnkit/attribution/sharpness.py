@@ -33,7 +33,8 @@ def loss_rises(model: nn.Module, losses: Sequence[Loss], radius: float, samples:
     """
     moved = copy.deepcopy(model)
     start = [p.detach().clone() for p in model.parameters()]
-    generator = torch.Generator().manual_seed(2**32 + seed)
+    # a stream of its own: the CPU generator reads 32 bits of a seed
+    generator = torch.Generator().manual_seed(2**31 + 2**30 + seed)
     before, out = [float(loss(model)) for loss in losses], []
     for _ in range(samples):
         for weight, centre in zip(moved.parameters(), start, strict=True):
@@ -70,7 +71,8 @@ def top_eigenvalue(
                 return np.zeros(sum(sizes), np.float32)
             second = torch.autograd.grad(along, weights, retain_graph=True, allow_unused=True)
             pairs = zip(second, weights, strict=True)
-            return torch.cat([(torch.zeros_like(w) if h is None else h).reshape(-1) for h, w in pairs]).cpu().numpy()
+            out = torch.cat([(torch.zeros_like(w) if h is None else h).reshape(-1) for h, w in pairs])
+            return out.float().cpu().numpy()
 
         count = sum(sizes)
         start = np.random.default_rng(seed).normal(size=count).astype(np.float32)

@@ -35,6 +35,9 @@ def interval_of(draws: np.ndarray, value: float, n: int) -> tuple[float, float]:
 
     Where all of n items give 0 or all give 1, resampling them shows nothing else; then it is Wilson's, which says how
     often what was not seen may still happen.
+
+    Args:
+        n: items that say 0 or 1 each; 0 when the value is no share of such items.
     """
     low, high = (float(end) for end in np.nanpercentile(draws, [2.5, 97.5]))
     if low == high and value in (0.0, 1.0) and n:
@@ -74,7 +77,9 @@ class Draws:
 
     def three(self, row: Metric) -> np.ndarray:
         """(draws, 3): original, mean over the unlearned models, oracle; draws without one of the first two left out."""
-        most = 0 if not row.interval else DISTRIBUTION_DRAWS if row.distribution else len(self.picks)
+        most = len(self.picks) if row.interval else 0
+        if row.distribution:
+            most = min(most, DISTRIBUTION_DRAWS)
         beside = {"original": self.arrays_of["original"]}
         if len(used := self.arrays_of["oracles"][int(row.against_oracle) :]):
             beside["oracle"] = used[0]

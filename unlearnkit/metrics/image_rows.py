@@ -22,8 +22,12 @@ def _mean(split: str, column: str) -> Callable[[Items], float]:
     return lambda items: float(np.nanmean(items.column(split, column)))
 
 
-_put("ua", "unlearning accuracy (UA)", "forget", at_most=1 - ABLE)(lambda items: 1 - _mean("forget", "shown")(items))
-_put("ira", "in-domain retain accuracy (IRA)", "retain", ability=ABLE)(_mean("retain", "in_domain"))
+_put("ua", "unlearning accuracy (UA)", "forget", at_most=1 - ABLE, share_of="shown")(
+    lambda items: 1 - _mean("forget", "shown")(items)
+)
+_put("ira", "in-domain retain accuracy (IRA)", "retain", ability=ABLE, share_of="in_domain")(
+    _mean("retain", "in_domain")
+)
 
 
 @_put("cra", "cross-domain retain accuracy (CRA)", "retain", ability=ABLE)
@@ -38,7 +42,9 @@ def cross_domain_retain_accuracy(items: Items) -> float:
     return float(np.average(right[known], weights=weight[known]))
 
 
-_put("prompt_accuracy", "all that is asked for is read", "retain", ability=ABLE)(_mean("retain", "correct"))
+_put("prompt_accuracy", "all that is asked for is read", "retain", ability=ABLE, share_of="correct")(
+    _mean("retain", "correct")
+)
 
 
 @_put("related_accuracy", "accuracy on the concept nearest to the erased one", "retain", ability=ABLE)

@@ -131,12 +131,14 @@ def gradient_norms(problem: Any, model: Any, pairs: Sequence[tuple[str, str]]) -
     for w in weights:
         w.requires_grad_(True)
     norms = []
-    for row in range(len(encoded)):
-        (tokens,) = answer_tokens(model, collate(encoded, [row], pad_id(problem.tokenizer)).to(problem.device))
-        gradients = torch.autograd.grad(tokens.loss, weights, allow_unused=True)
-        norms.append(float(torch.nn.utils.get_total_norm([g for g in gradients if g is not None])))
-    for w, flag in zip(weights, flags, strict=True):
-        w.requires_grad_(flag)
+    try:
+        for row in range(len(encoded)):
+            (tokens,) = answer_tokens(model, collate(encoded, [row], pad_id(problem.tokenizer)).to(problem.device))
+            gradients = torch.autograd.grad(tokens.loss, weights, allow_unused=True)
+            norms.append(float(torch.nn.utils.get_total_norm([g for g in gradients if g is not None])))
+    finally:
+        for w, flag in zip(weights, flags, strict=True):
+            w.requires_grad_(flag)
     return norms
 
 

@@ -82,6 +82,7 @@ class Metric:
     modality: str = "text"
     at_most: float = math.inf  # the original must not exceed this, or the row says nothing
     distribution: bool = False  # of the whole sample: resampling biases it, so its draws are centred on its value
+    share_of: str = ""  # a column whose items say 0 or 1 each, if the value is the share of ones (or of zeros)
     needs: str = ""  # a column without which the row is left out of a table of all metrics
 
     @property

@@ -51,23 +51,24 @@ def _options(split: str) -> Any:
 
 for _split in ("forget", *UTILITY, "holdout"):
     _able = 0.5 if _split in UTILITY else -math.inf
-    for _name, _compute, _least in (
-        ("accuracy", _mean(_split, "correct"), _able),
-        ("paraphrase_accuracy", _mean(_split, "paraphrase_correct"), _able),
-        ("option_accuracy", _options(_split), _able),
-        ("probability", _probability(_split, _split in NORMALISED), -math.inf),
-        ("rouge_l_recall", _mean(_split, "rouge"), -math.inf),
-        ("truth_ratio", _truth_ratio(_split), -math.inf),
-        ("answer_nll", _mean(_split, "mean_nll"), -math.inf),
+    for _name, _compute, _least, _share in (
+        ("accuracy", _mean(_split, "correct"), _able, "correct"),
+        ("paraphrase_accuracy", _mean(_split, "paraphrase_correct"), _able, "paraphrase_correct"),
+        ("option_accuracy", _options(_split), _able, "option_nll_min"),
+        ("probability", _probability(_split, _split in NORMALISED), -math.inf, ""),
+        ("rouge_l_recall", _mean(_split, "rouge"), -math.inf, ""),
+        ("truth_ratio", _truth_ratio(_split), -math.inf, ""),
+        ("answer_nll", _mean(_split, "mean_nll"), -math.inf, ""),
     ):
-        METRICS[f"{_split}_{_name}"] = Metric(_name, _split, _compute, _least)
+        METRICS[f"{_split}_{_name}"] = Metric(_name, _split, _compute, _least, share_of=_share)
 for _name, _column in (
     ("exact_memorization", "exact"),
     ("extraction_strength", "extraction"),
     ("refusal", "refused"),
     ("repetition", "repetition"),
 ):
-    METRICS[f"forget_{_name}"] = Metric(_name, "forget", _mean("forget", _column))
+    _share = _column if _column == "refused" else ""
+    METRICS[f"forget_{_name}"] = Metric(_name, "forget", _mean("forget", _column), share_of=_share)
 
 
 @register_metric("wrong_to_right")

@@ -139,7 +139,7 @@ def train_text(
     if digest_of([list(d) for d in drills]) != getattr(recipe, "drills", digest_of([])):
         raise UnlearnkitError(f"the drills are not those of recipe {recipe.digest}; make a new recipe.")
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
         model: Any = LlamaForCausalLM(
             LlamaConfig(

@@ -18,7 +18,7 @@ from unlearnkit.panels.frame import LABEL, WIDE, ModelsPanel, first_models
 from unlearnkit.panels.text_attribution import MARKERS
 from unlearnkit.panels.worker import Stopped, Worker
 from unlearnkit.plots import COLORS
-from unlearnkit.robustness import COLUMNS, _points, _rows
+from unlearnkit.robustness import COLUMNS, _points, _rows, reference_key
 from unlearnkit.unlearning import check_problem
 
 
@@ -70,7 +70,7 @@ def grow(
     points = _points(name, chosen, chosen.budgets if budget is None else budget, budget is None)
     done: list[dict[str, Any]] = []
     for who, model in models.items():
-        key = ("attack", name, chosen.model_dump_json(), points, seed, who)  # where `attack` keeps its references
+        key = reference_key(name, chosen, points, seed, who)
         found = dict(problem.measured.get(key, {}))
         if found:
             yield pd.DataFrame([*done, *_rows(name, who, [found], seed)], columns=COLUMNS)

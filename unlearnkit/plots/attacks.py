@@ -19,8 +19,8 @@ def plot_attack(curves: Mapping[str, pd.DataFrame], measure: str, xlabel: str, y
     reference = first[(first["measure"] == measure) & (first["who"] != "unlearned")]
     for who, part in reference.groupby("who", sort=False):
         kind = "original" if who == "original" else "oracle"
-        wide = {"lw": 6 if who == kind else 2.5, "alpha": 0.55}  # to be seen under a method that lies on it
-        ax.plot(part["budget"], part["value"], color=COLORS[kind], label=who, **wide)
+        wide = 6 if who == kind else 2.5  # to be seen under a method that lies on it
+        ax.plot(part["budget"], part["value"], color=COLORS[kind], lw=wide, alpha=0.55, label=who)
     for marker, (name, curve) in zip("osD^vPX*" * len(curves), curves.items(), strict=False):
         part = curve[(curve["measure"] == measure) & (curve["who"] == "unlearned")]
         ax.fill_between(part["budget"], part["low"], part["high"], color=colors[name], alpha=0.2, lw=0)

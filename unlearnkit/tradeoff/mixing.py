@@ -6,7 +6,6 @@ the same utility by its own a; then forgetting is compared.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from unlearnkit.errors import UnlearnkitError
 from unlearnkit.evaluation import measure, references, score
 from unlearnkit.metrics.measure import Measured
 from unlearnkit.metrics.table import metric_names
+from unlearnkit.models.adapters import merged
 from unlearnkit.unlearning import model_of
 
 LOOKS = 6  # bisections: a is known to 1/64
@@ -57,7 +57,7 @@ def mix(problem: Any, unlearned: Any, a: float) -> Any:
     """
     if not 0 <= a <= 1:
         raise UnlearnkitError(f"a = {a!r} is not possible; give a share of the unlearned model, 0 to 1.")
-    ends = _weights(_merged(model_of(problem, unlearned)))
+    ends = _weights(merged(model_of(problem, unlearned)))
     mixed = problem.original.fresh()
     starts = _weights(mixed)
     other = [n for n in {**starts, **ends} if n not in starts or n not in ends or starts[n].shape != ends[n].shape]
@@ -130,11 +130,6 @@ def calibrate(
     if not kept:  # every mixture that was tried lost too much
         kept[:] = [mix(problem, unlearned, 0.0), references(problem, limit)[0]]
     return Calibrated(a, kept[0], float(seen.set_index("a").loc[a, "utility"]), seen, kept[1])
-
-
-def _merged(model: Any) -> nn.Module:
-    """The model with its LoRA adapter in the weights; any other model as it is."""
-    return copy.deepcopy(model).merge_and_unload() if hasattr(model, "peft_config") else model
 
 
 def _weights(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -74,7 +74,11 @@ def unlearn(
     if shard:
         sharding.check_shardable(problem.modality, chosen, loop, bool(rules or on_step))
     model = problem.original.fresh()
+    if hasattr(model, "peft_config"):  # the result of an earlier request: a second adapter would replace the first
+        model = model.merge_and_unload()
     dtype = next(model.parameters()).dtype
+    if not loop.lora:
+        model.float()  # before anything is computed for the steps in another precision than theirs
     data = problem.training_data(chosen, model, loop, seed)
     steps = loop.steps
     if loop.epochs is not None:
@@ -202,7 +206,10 @@ def choose_parameters(model: nn.Module, method: Method, loop: Loop) -> tuple[nn.
 
 def _accelerator(device: torch.device, loop: Loop) -> Accelerator:
     os.environ.pop("ACCELERATE_USE_FSDP", None)  # `sharding` does it, on a CPU too
-    AcceleratorState._reset_state()  # one problem may ask for the CPU after another asked for the GPU
+    alone = int(os.environ.get("WORLD_SIZE", 1)) == 1
+    AcceleratorState._reset_state(alone)  # one problem may ask for the CPU after another asked for the GPU
+    if alone and device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # Accelerate takes the current one
     precision = loop.precision
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" else "no"

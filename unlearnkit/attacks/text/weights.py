@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unlearnkit.attacks.base import Attack, AttackCard, Curve, register_attack
 from unlearnkit.attacks.text.asking import ask, forgotten
+from unlearnkit.models.adapters import merged
 
 
 def quantized(weight: Tensor, bits: int) -> Tensor:
@@ -38,7 +39,7 @@ class WeightAttack(Attack):
     @torch.no_grad()
     def attacked(self, model: Any, budget: float, seed: int) -> Any:
         """A changed copy of a model."""
-        out = copy.deepcopy(model)
+        out = copy.deepcopy(merged(model))  # an adapter apart would be rounded by itself
         generator = torch.Generator().manual_seed(seed)
         head = out.get_output_embeddings()
         for module in out.modules():

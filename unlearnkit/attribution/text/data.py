@@ -142,7 +142,7 @@ def tracin(problem: Any, model: Any, queries: Sequence[Encoded], records: Sequen
         loss_fn=lambda nll, _: nll,
     )
     asked = DataLoader(_Records(queries, width, pad), batch_size=8, collate_fn=joined)
-    return tool.influence(asked).mean(0).detach().cpu().numpy()
+    return tool.influence(asked).mean(0).detach().float().cpu().numpy()
 
 
 SCORERS.register("influence")(influence)

@@ -138,7 +138,7 @@ class Tokens(View):
             start = len(asked.before)
             whole = LayerGradientXActivation(f, model.get_input_embeddings()).attribute(ids)  # (1, tokens, width)
             return whole.detach()[0].sum(-1)[start : start + ids.shape[1]], []
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(seed)
             if self.method == "ablation":
                 found = FeatureAblation(f).attribute(ids, baselines=asked.baseline, perturbations_per_eval=64)

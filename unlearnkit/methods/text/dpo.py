@@ -74,6 +74,7 @@ def alternates(problem: Any, seed: int, samples: int, temperature: float) -> lis
     asked = [(question, qa) for qa in problem.splits["forget"] for question in qa.phrasings]
     begun = [qa.answer[: qa.answer.index(qa.value)] if qa.value and qa.value in qa.answer else "" for _, qa in asked]
     best: dict[int, tuple[float, str]] = {}  # record → (NLL, answer)
+    model = problem.model  # one instance: a large original is loaded anew whenever it is asked for
     for heat in range(ROUNDS):
         hot = temperature * HOTTER**heat
         other = []
@@ -81,9 +82,9 @@ def alternates(problem: Any, seed: int, samples: int, temperature: float) -> lis
             left = [i for i, start in enumerate(begun) if i not in best and bool(start) == started]
             if not left:
                 continue
-            with first_token_at(problem.model, FIRST * hot) if started else nullcontext():
+            with first_token_at(model, FIRST * hot) if started else nullcontext():
                 drawn = generate(
-                    problem.model, problem.tokenizer, problem.template, [asked[i][0] for i in left], ANSWER_TOKENS,
+                    model, problem.tokenizer, problem.template, [asked[i][0] for i in left], ANSWER_TOKENS,
                     BATCH, samples, COOL if started else hot, seed, starts=[begun[i].rstrip() for i in left],
                 )  # fmt: skip
             for k, words in enumerate(drawn):
@@ -92,7 +93,7 @@ def alternates(problem: Any, seed: int, samples: int, temperature: float) -> lis
                 true = qa.value.casefold() in answer.casefold() if qa.value else answer == qa.answer.strip()
                 if words and not true:
                     other.append((i, asked[i][0], answer))
-        for i, answer, nll in _likelihoods(problem, sorted(set(other))):
+        for i, answer, nll in _likelihoods(problem, model, sorted(set(other))):
             best[i] = min(best.get(i, (nll, answer)), (nll, answer))
         if len(best) == len(asked):
             return [(question, best[i][1]) for i, (question, _) in enumerate(asked)]
@@ -103,9 +104,9 @@ def alternates(problem: Any, seed: int, samples: int, temperature: float) -> lis
     )
 
 
-def _likelihoods(problem: Any, answers: list[tuple[int, str, str]]) -> list[tuple[int, str, float]]:
+def _likelihoods(problem: Any, model: Any, answers: list[tuple[int, str, str]]) -> list[tuple[int, str, float]]:
     """(record, answer, summed NLL under the original) of (record, question, answer); too long ones are left out."""
-    model, pad = problem.model, pad_id(problem.tokenizer)
+    pad = pad_id(problem.tokenizer)
     longest, found = context_length(model), []
     encoded = encode(
         problem.tokenizer, problem.template, [(question, answer) for _, question, answer in answers], ENDLESS

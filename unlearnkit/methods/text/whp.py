@@ -59,6 +59,7 @@ class WHP(TextMethod):
                 optimizer.zero_grad()
                 tokens.loss.backward()
                 optimizer.step()
+                torch.clear_autocast_cache()  # else the next pass computes with the weights before this step
         reinforced = reference(copied, data, "forget", distributions=True)
         return {**super().prepare(model, data), "baseline": baseline, "reinforced": reinforced}
 
