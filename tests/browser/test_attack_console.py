@@ -55,6 +55,7 @@ def test_stop_ends_an_attack_while_other_cells_wait(panel: Cell, shots: Callable
     other.get_by_label("record", exact=True).select_option(index=2)  # a prompt, whatever was asked before
     expect(other.locator("ol")).to_have_count(4)
     field("attack").select_option(label="Soft prompt")
+    expect(view.locator("b").first).to_have_text("Soft prompt")  # its own budget has been filled in
     field("budget").fill("0, 100000")  # hours, if it weren't stopped
     field("budget").press("Enter")
     expect(stop).to_be_disabled()

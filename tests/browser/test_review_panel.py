@@ -154,6 +154,7 @@ def test_tags_that_models_answer_stay_text_in_every_panel(panel: Cell, shots: Ca
 
     console = panel("hostile_console")
     console.get_by_label("attack", exact=True).select_option(label="Weight noise")
+    expect(console.locator(".uk-view-curve b").first).to_have_text("Weight noise")  # its own budget has been filled in
     console.get_by_label("budget", exact=True).fill("0")
     console.get_by_label("budget", exact=True).press("Enter")
     console.get_by_role("button", name="run").click()

@@ -388,8 +388,8 @@ def test_controls_and_weight_attacks_see_an_adapter_as_part_of_the_weights(small
     control = dict(random_change(small_problem.model, adapted, 0).named_parameters())
     moved = 0
     for name, weight in small_problem.model.named_parameters():
-        wanted = float((whole[name] - weight).norm())
-        assert float((control[name] - weight).norm()) == pytest.approx(wanted, rel=1e-3, abs=1e-6)
+        wanted = float((whole[name] - weight).detach().norm())
+        assert float((control[name] - weight).detach().norm()) == pytest.approx(wanted, rel=1e-3, abs=1e-6)
         moved += wanted > 0
     assert moved
     few = ATTACKS["text"]["quantize"]().attacked(adapted, 4, 0)
