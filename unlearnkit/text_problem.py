@@ -14,6 +14,7 @@ from unlearnkit.data import TextData
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.models.load import device_of
 from unlearnkit.models.source import ModelSource
+from unlearnkit.modes import at_rest
 from unlearnkit.text import Template, answer_tokens, by_length, collate, context_length, encode, pad_id, template_of
 from unlearnkit.worlds.records import QA
 
@@ -89,13 +90,11 @@ class TextProblem:
         """Mean per-token answer NLL over at most `PROBE` questions of a split, nats a token."""
         pairs = [(qa.question, qa.answer) for qa in (self.direct(split) or self.splits[split])[:PROBE]]
         encoded = encode(self.tokenizer, self.template, pairs, context_length(model))
-        was_training = model.training
-        model.eval()
         total = 0.0
-        for rows in by_length(encoded, PROBE):
-            (tokens,) = answer_tokens(model, collate(encoded, rows, pad_id(self.tokenizer)).to(self.device))
-            total += float((tokens.nll / tokens.lengths).sum())
-        model.train(was_training)
+        with at_rest(model):
+            for rows in by_length(encoded, PROBE):
+                (tokens,) = answer_tokens(model, collate(encoded, rows, pad_id(self.tokenizer)).to(self.device))
+                total += float((tokens.nll / tokens.lengths).sum())
         return total / len(encoded)
 
     def ability(self, model: Any, split: str) -> float:

@@ -19,11 +19,12 @@ from unlearnkit.attacks.image.arithmetic import Composed
 from unlearnkit.attacks.image.embeddings import nearest
 from unlearnkit.attacks.image.latents import inverted, mixed
 from unlearnkit.attacks.image.relearn import Relearn, plain_captions
-from unlearnkit.attacks.image.showing import draw, frozen, seen, shots, unattacked, unguarded
+from unlearnkit.attacks.image.showing import draw, seen, shots, unattacked, unguarded
 from unlearnkit.attacks.text.weights import quantized
 from unlearnkit.methods.image.negative_prompt import Negative
 from unlearnkit.models.diffusion import ClassifierFree, denoise, noise_of, sample
 from unlearnkit.models.free_tokens import all_tokens, at_start, embed_with, encoders, free_tokens
+from unlearnkit.modes import at_rest
 from unlearnkit.robustness import card_rows
 from unlearnkit.sequence import one_concept
 
@@ -89,7 +90,7 @@ def test_ddim_inversion_finds_the_noise_a_picture_was_drawn_from(problem: Any) -
     model = problem.model
     text = model.embed(["a striped circle", "a dotted star"])
     noise = noise_of(model, [5, 6])
-    with frozen(model):
+    with at_rest(model, frozen=True):
         drawn = denoise(model, text, [5, 6], 20, 1.0)
         found = [inverted(model, drawn, text, 20, rounds) for rounds in (1, 3, 16)]  # 1: DDIM inversion as usual
         again = [denoise(model, text, [0, 0], 20, 1.0, start=x) for x in found]
@@ -148,7 +149,7 @@ def test_free_tokens_are_those_of_the_word_and_take_all_the_gradient(problem: An
     assert list(zip(free[0].row.tolist(), free[0].column.tolist(), strict=True)) == [(0, 2), (1, 5)]
     ((tokenizer, table),) = encoders(model)
     dotted = table.weight.detach()[tokenizer("dotted", add_special_tokens=False)["input_ids"]].clone()
-    with frozen(model):
+    with at_rest(model, frozen=True):
         text = embed_with(model, prompts, free, [dotted.requires_grad_()])
         wanted = model.embed(["a dotted circle", "a circle that is dotted"]).hidden
         torch.testing.assert_close(text.hidden, wanted)

@@ -87,15 +87,19 @@ def test_digest_covers_code_config_and_given_files(tiny: Notebook, tmp_path: Pat
 def test_digest_covers_the_data_that_code_names(
     tiny: Notebook, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the measured tables only those named, in full or without the last part of their name."""
+    """Of the measured tables only those named, in full or without the last part of their name; no pictures."""
     measured = tmp_path / "data" / "measured"
     measured.mkdir(parents=True)
+    picture = tmp_path / "data" / "figures" / "board.png"
+    picture.parent.mkdir()
+    picture.write_text("1")
     monkeypatch.setattr("unlearnkit.runs.plan.data_dir", lambda: tmp_path / "data")
     for name in ("board_zz_text.csv", "other_zz.csv"):
         (measured / name).write_text("1")
-    path = tiny("f'board_zz_{1}'")
+    path = tiny("f'board_zz_{1} figures'")
     base = plan(path).digest
     (measured / "other_zz.csv").write_text("2")
+    picture.write_text("2")
     assert plan(path).digest == base
     (measured / "board_zz_text.csv").write_text("2")
     assert plan(path).digest != base

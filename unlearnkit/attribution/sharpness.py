@@ -17,8 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unlearnkit.attribution.base import View, ViewCard, register_view
 from unlearnkit.attribution.losses import Loss, loss_of, same_weights
-from unlearnkit.attribution.verb import at_rest
 from unlearnkit.errors import UnlearnkitError, whole_number
+from unlearnkit.modes import at_rest
 from unlearnkit.unlearning import check_problem, model_of
 
 LEAST_GAP = 0.1  # nats a token between model and original below which there is nothing to relearn
@@ -165,7 +165,7 @@ def relearning_predictors(
     view, rows = Sharpness(**settings), {}
     for name, one in unlearned.items():
         model = model_of(problem, one)
-        with at_rest([model]):
+        with at_rest(model):
             table = view.rows(problem, {"unlearned": model}, seed)
         row = {f"{m}_{s}": v for (m, s), v in table.groupby(["measure", "item"])["value"].mean().items()}
         row["nll"] = row.pop("loss_forget")

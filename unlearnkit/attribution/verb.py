@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
 from pydantic import ValidationError
-from torch import nn
 
 from unlearnkit.attribution.base import COLUMNS, VIEWS, View, random_change
 from unlearnkit.errors import UnlearnkitError, whole_number
+from unlearnkit.modes import at_rest
 from unlearnkit.unlearning import model_of
 
 
@@ -40,26 +38,9 @@ def attribute(
     for k, source in enumerate(problem.oracles):
         models["oracle" if k == 0 else f"oracle {k + 1}"] = source.get()
     models["random"] = random_change(problem.model, model, seed)
-    with at_rest(models.values()):
+    with at_rest(*models.values()):
         table = chosen.rows(problem, models, seed)
     return table.assign(view=name).reindex(columns=COLUMNS)
-
-
-@contextmanager
-def at_rest(models: Iterable[nn.Module]) -> Iterator[None]:
-    """While open, the models are in eval mode; afterwards every part has its own mode and gradient flags again."""
-    models = list(models)
-    modes = [(part, part.training) for model in models for part in model.modules()]
-    flags = [(weight, weight.requires_grad) for model in models for weight in model.parameters()]
-    for model in models:
-        model.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
-        for weight, flag in flags:
-            weight.requires_grad_(flag)
 
 
 def _configured(modality: str, view: str | View, settings: dict[str, Any]) -> View:

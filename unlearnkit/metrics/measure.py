@@ -14,6 +14,7 @@ import torch
 
 from unlearnkit.metrics import text as metric
 from unlearnkit.metrics.table import METRICS
+from unlearnkit.modes import at_rest
 from unlearnkit.text import (
     AnswerTokens,
     Encoded,
@@ -171,10 +172,17 @@ def measure(
         max_new_tokens: of a generated answer.
         metrics: keys of the metrics it is for (default all); costly columns that none of them needs are NaN.
     """
-    wanted = costly(metrics)
-    was_training = model.training
-    model.eval()
     chosen = measured_items(problem, limit)
+    with at_rest(model):
+        table = _asked(problem, model, chosen, max_new_tokens, costly(metrics))
+    table.index = pd.MultiIndex.from_tuples([(s, qa.id) for s, qa in chosen], names=["split", "id"])
+    return Measured(table)
+
+
+def _asked(
+    problem: Any, model: Any, chosen: list[tuple[str, QA]], max_new_tokens: int, wanted: set[str]
+) -> pd.DataFrame:
+    """All columns, a row for each question."""
     pairs, owner = [], []
     for i, (_, qa) in enumerate(chosen):
         texts = [("answer", qa.answer), ("paraphrase", qa.paraphrased_answer)]
@@ -201,9 +209,7 @@ def measure(
     table["grad_norm"] = pd.Series(norms, index=member, dtype=float)
 
     _generated(problem, model, chosen, table, max_new_tokens, wanted)
-    table.index = pd.MultiIndex.from_tuples([(s, qa.id) for s, qa in chosen], names=["split", "id"])
-    model.train(was_training)
-    return Measured(table)
+    return table
 
 
 def _generated(

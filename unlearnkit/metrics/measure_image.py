@@ -15,6 +15,7 @@ from unlearnkit.metrics.measure import Measured
 from unlearnkit.models.diffusion import GUIDANCE, STEPS, sample
 from unlearnkit.models.judge import LEAST
 from unlearnkit.models.pipeline import Diffusion
+from unlearnkit.modes import at_rest
 from unlearnkit.worlds.pictures import Pictures
 
 REAL = (30, 7.5)  # sampling steps and guidance of pipelines of prompts alone; the tiny ones have their own
@@ -94,20 +95,18 @@ def measure_images(problem: Any, model: Diffusion, limit: int = 100, progress: b
     Args:
         limit: pictures a split.
     """
-    was_training = model.training
-    model.eval()
     asked = questions(problem, limit)
     missing: dict[str, str] = {}
     parts = []
-    if asked:
-        steps, guidance = REAL if problem.concepts is None else (STEPS, GUIDANCE)
-        images = sample(
-            model, [q.prompt for q in asked], [q.seed for q in asked], steps=steps, guidance=guidance,
-            batch_size=_batch(model), progress=progress,
-        )  # fmt: skip
-        parts.append(_sampled(problem, asked, images, missing))
-    parts += _membership(problem, model, limit, missing)
-    model.train(was_training)
+    with at_rest(model):
+        if asked:
+            steps, guidance = REAL if problem.concepts is None else (STEPS, GUIDANCE)
+            images = sample(
+                model, [q.prompt for q in asked], [q.seed for q in asked], steps=steps, guidance=guidance,
+                batch_size=_batch(model), progress=progress,
+            )  # fmt: skip
+            parts.append(_sampled(problem, asked, images, missing))
+        parts += _membership(problem, model, limit, missing)
     return MeasuredImages(pd.concat(parts), missing)
 
 

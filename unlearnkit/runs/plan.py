@@ -180,10 +180,13 @@ def digest_of(notebook: Mapping[str, Any], config: Config, folder: Path, modules
 
 
 def _named_data(words: str) -> Iterator[Path]:
-    """What code names in the data folder: an entry by its stem, a measured table also without its last part."""
+    """What code names in the data folder: an entry by its stem, a measured table also without its last part.
+
+    Not `figures`: pictures of the README, which come out of notebooks.
+    """
     for path in data_dir().glob("[!.]*"):
         if path.name != "measured":
-            yield from [path] if path.stem in words else []
+            yield from [path] if path.stem in words and path.name != "figures" else []
             continue
         for table in path.glob("[!.]*"):
             family = table.stem[: table.stem.rfind("_") + 1]  # leaderboard_text is read as f"leaderboard_{branch}"

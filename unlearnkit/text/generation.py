@@ -10,6 +10,7 @@ import torch
 from transformers import GenerationConfig
 
 from unlearnkit.errors import UnlearnkitError
+from unlearnkit.modes import at_rest
 from unlearnkit.text.template import Template, context_length, pad_id
 
 
@@ -60,9 +61,7 @@ def generate(
         stop += tokenizer(template.after_answer, add_special_tokens=False)["input_ids"][:1]
     device, repeats = model.device, max(samples, 1)
     answers: list[str] = [""] * (len(prompts) * repeats)
-    was_training = model.training
-    model.eval()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with at_rest(model), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         for begin in range(0, len(order), batch_size):
             rows = order[begin : begin + batch_size]
@@ -93,5 +92,4 @@ def generate(
             texts = tokenizer.batch_decode(out[:, width:], skip_special_tokens=True)
             for k, text in enumerate(texts):
                 answers[rows[k // repeats] * repeats + k % repeats] = text.strip()
-    model.train(was_training)
     return answers

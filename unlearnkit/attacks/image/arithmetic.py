@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from unlearnkit.attacks.base import AttackCard, Curve, register_attack
-from unlearnkit.attacks.image.showing import ImageAttack, draw, frozen, seen, shots, unattacked
+from unlearnkit.attacks.image.showing import ImageAttack, draw, seen, shots, unattacked
 from unlearnkit.errors import UnlearnkitError
+from unlearnkit.modes import at_rest
 
 
 @dataclass
@@ -54,7 +55,7 @@ class ConceptArithmetic(ImageAttack):
         parts = self.parts or {problem.word: 1.0, problem.anchor: -1.0}
         base = [problem.replaced(p) for p in plain.prompts]
         rule = model.rule
-        with frozen(model):
+        with at_rest(model, frozen=True):
             for budget in budgets:
                 if not budget:
                     yield budget, unattacked(problem, model, plain)

@@ -15,7 +15,6 @@ from unlearnkit.attacks.image.showing import (
     ImageAttack,
     draw,
     drawn_with,
-    frozen,
     held,
     seen,
     shots,
@@ -37,6 +36,7 @@ from unlearnkit.models.free_tokens import (
     table_sizes,
 )
 from unlearnkit.models.pipeline import Conditioning, Diffusion
+from unlearnkit.modes import at_rest
 
 Loss = Callable[[Conditioning], Tensor]
 PREFIX = "a"  # what stands in a prompt where a free token goes: one token to every CLIP tokenizer
@@ -77,7 +77,7 @@ class EmbeddingAttack(ImageAttack):
         plain = shots(problem, self.samples, seed)
         generator = torch.Generator().manual_seed(seed)
         places, asked = self.places(problem), list(problem.asked["forget"])
-        with frozen(model):
+        with at_rest(model, frozen=True):
             prompts, loss_of = self.losses(problem, model, generator)
             free = free_tokens(model, prompts, places, self.shared)
             vectors = [v.requires_grad_() for v in self.start(model, prompts, free, generator)]

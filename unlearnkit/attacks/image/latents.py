@@ -10,10 +10,11 @@ from pydantic import Field
 from torch import Tensor
 
 from unlearnkit.attacks.base import AttackCard, Curve, register_attack
-from unlearnkit.attacks.image.showing import ImageAttack, draw, drawn_with, frozen, held, seen, shots, unguarded
+from unlearnkit.attacks.image.showing import ImageAttack, draw, drawn_with, held, seen, shots, unguarded
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.models.diffusion import ddim, noise_of
 from unlearnkit.models.pipeline import Conditioning, Diffusion
+from unlearnkit.modes import at_rest
 
 
 @register_attack("completion", "image")
@@ -43,7 +44,7 @@ class Completion(ImageAttack):
         steps, _ = drawn_with(problem)
         times = ddim(model, steps).timesteps.to(model.device)
         noise = noise_of(model, plain.seeds)
-        with frozen(model):
+        with at_rest(model, frozen=True):
             for budget in budgets:
                 first = min(steps - 1, round((1 - budget) * steps))
                 start = model.noisy(latents, noise, times[first].expand(len(noise))) if first else None
@@ -95,7 +96,7 @@ class LatentInversion(ImageAttack):
         rows = [k % len(latents) for k in range(len(plain.seeds))]
         steps, _ = drawn_with(problem)
         noise = noise_of(model, plain.seeds)
-        with frozen(model):
+        with at_rest(model, frozen=True):
             said = [captions[k] for k in rows]
             with torch.no_grad():
                 text = model.embed(said)

@@ -125,19 +125,6 @@ def unguarded(model: Diffusion) -> Iterator[None]:
         model.rule = rule
 
 
-@contextmanager
-def frozen(model: Diffusion) -> Iterator[None]:
-    """While open, nothing of the model takes a gradient, and it is in eval mode; then all is as it was."""
-    flags, training = [p.requires_grad for p in model.parameters()], model.training
-    model.requires_grad_(False).eval()
-    try:
-        yield
-    finally:
-        for parameter, flag in zip(model.parameters(), flags, strict=True):
-            parameter.requires_grad_(flag)
-        model.train(training)
-
-
 def held(problem: Any, count: int) -> tuple[Tensor, list[str], list[str]]:
     """What an attacker with a few pictures of the concept holds: latents (n, c, h, w), captions, anchor captions.
 
