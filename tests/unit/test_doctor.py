@@ -92,7 +92,7 @@ def test_the_stated_needs_cover_the_runs() -> None:
 
 
 def test_memory_on_record_is_covered() -> None:
-    """What the README says that each notebook took, measured with nothing else running, is within the quick profile."""
+    """What the README says that each notebook took is within what the quick profile states."""
     readme = (ROOT / "README.md").read_text("utf-8")
     quick = {row["notebook"]: row["needs"] for row in diagnose(ROOT / "none")["notebooks"] if row["profile"] == "quick"}
     checked = 0
