@@ -45,7 +45,7 @@ def run(
     from unlearnkit.runs.plan import find_notebook, series
 
     if bool(notebooks) == all_:
-        raise UnlearnkitError("name the notebooks to run, or pass --all.")
+        raise UnlearnkitError("name the notebooks to run, or pass --all, not both.")
     paths = series() if all_ else [find_notebook(name) for name in notebooks or []]
     workers = workers if workers is not None else usual_workers() if all_ else 1
     failed = False
@@ -145,6 +145,8 @@ def doctor(
 
         typer.echo(f"{model}: {estimate(model, method, **settings(parameter))}")
         return
+    if method or parameter:
+        raise UnlearnkitError("--method and -p say how a model is unlearned; name it with --model.")
     found = diagnose(runs)
     typer.echo(json.dumps(found, indent=2) if as_json else shown(found))
     if not found["ok"]:
@@ -163,7 +165,7 @@ def report(
     if check is not None:
         from unlearnkit.benchmark.submission import check_results
 
-        found, faults = check_results(check, runs)
+        found, faults = check_results(check, runs if runs != Path("runs") or runs.is_dir() else None)
         if faults or found is None:
             typer.echo("\n".join(faults))
             raise typer.Exit(1)

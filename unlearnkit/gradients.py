@@ -123,6 +123,24 @@ def weights(forget: Tensor, retain: Tensor, combined: Tensor) -> dict[str, float
     return {"weight_forget": float(found[0]), "weight_retain": float(found[1])}
 
 
+def check_losses(losses: Any, name: str) -> None:
+    """Raises UnlearnkitError for what is no `Objectives` of numbers that have a gradient."""
+    if not isinstance(losses, Objectives):
+        raise UnlearnkitError(f"{name}.objectives returned {_kind(losses)}; return Objectives(forget, retain).")
+    for kind in ("forget", "retain"):
+        loss = getattr(losses, kind)
+        if loss is not None and (not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad):
+            raise UnlearnkitError(
+                f"{name}.objectives returned {_kind(loss)} as its {kind} loss; give one number with a gradient."
+            )
+
+
+def _kind(thing: Any) -> str:
+    if not isinstance(thing, Tensor):
+        return f"a {type(thing).__name__}"
+    return f"a tensor of shape {tuple(thing.shape)}{'' if thing.requires_grad else ' without a gradient'}"
+
+
 def layer_conflict(names: list[str], forget: list[Tensor], retain: list[Tensor]) -> dict[str, float]:
     """cos(g_f, g_r) and ‖g_f‖/‖g_r‖ within each layer, as `cosine_<layer>` and `norm_ratio_<layer>`.
 

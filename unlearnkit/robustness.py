@@ -146,6 +146,8 @@ def _configured(modality: str, name: str | Attack, settings: dict[str, Any]) -> 
 def _points(label: str, chosen: Attack, budget: Any, own: bool) -> tuple[float, ...]:
     """The points of a curve as numbers; raises UnlearnkitError for what is none, or is outside the attack's range."""
     try:
+        if isinstance(budget, str) or any(isinstance(b, bool | str) for b in budget):
+            raise TypeError
         points = tuple(float(b) for b in budget)
     except (TypeError, ValueError) as error:
         raise UnlearnkitError(
@@ -156,7 +158,7 @@ def _points(label: str, chosen: Attack, budget: Any, own: bool) -> tuple[float, 
     for b in points:
         if chosen.whole and not b.is_integer() and math.isfinite(b):
             raise UnlearnkitError(f"budget {b:g} of {label} is not possible; give whole numbers ({chosen.unit}).")
-        if not chosen.least <= b <= chosen.most:  # NaN is neither
+        if not chosen.least <= b <= chosen.most or math.isinf(b):  # NaN is neither
             top = f" to {chosen.most:g}" if math.isfinite(chosen.most) else ""
             raise UnlearnkitError(
                 f"budget {b:g} of {label} is out of range; give numbers from {chosen.least:g}{top} ({chosen.unit})."

@@ -75,6 +75,13 @@ def test_worlds_and_requests(given: tuple[Any, ...], parts: tuple[str, ...]) -> 
         ({"device": "tpu9"}, ("device 'tpu9' is unknown", "use auto, cpu, cuda")),
         ({"device": "cuda:31"}, ("device 'cuda:31' was asked for", "use auto or cpu")),
         ({"model": "./nowhere"}, ("model folder ./nowhere does not exist", "give a folder or a hub id")),
+        ({"model": 3}, ("model = 3 is not possible", "a hub id or a folder")),
+        (
+            {"model": "a", "oracles": ["b", "./b"]},
+            ("the oracle ./b is also another oracle", "each retrained model once"),
+        ),
+        ({"model": "a", "oracles": ["b", "a"]}, ("the oracle a is also the original",)),
+        ({"model": "a", "oracles": [3]}, ("the oracle 3 is not possible",)),
         ({"model": "./nowhere", "steps": 3}, ("option 'steps' is not one of this world's",)),
     ],
 )
@@ -96,6 +103,7 @@ def test_options_of_a_problem(options: dict[str, Any], parts: tuple[str, ...], t
         ([*GOOD, {"question": "Who?", "answer": ""}], ("line 13: 'answer' must be a text that is not empty",)),
         ([*GOOD, {"question": 7, "answer": "x"}], ("line 13: 'question' must be a text", "7")),
         ([], ("holds no records", "one JSON object a line")),
+        ([*GOOD, {**GOOD[0], "value": "Zzz"}], ("line 13: the value 'Zzz' is not in the answer", "take words of")),
         (GOOD[:4], ("all 4 records belong to one entity ('Ada Lee')", "name at least two in a column 'subject'")),
     ],
 )
@@ -108,6 +116,12 @@ def test_files_of_ones_own(rows: list[Any], parts: tuple[str, ...], tmp_path: Pa
 def test_a_request_that_is_no_name_of_a_file_of_ones_own(tmp_path: Path) -> None:
     path = lines(tmp_path / "own.jsonl", *GOOD)
     one_sentence(lambda: uk.load_problem(path, forget=5), "forget = 5 is not a request")
+
+
+def test_a_world_of_ones_own_has_bounds(tmp_path: Path) -> None:
+    path = lines(tmp_path / "own.jsonl", *GOOD)
+    one_sentence(lambda: uk.load_problem(path, vocabulary=10**9), "'vocabulary' of a tiny model can't be 1000000000")
+    one_sentence(lambda: uk.load_problem(path, holdout_fraction="x"), "holdout_fraction = 'x' is not possible")
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

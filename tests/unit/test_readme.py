@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import unlearnkit as uk
+from unlearnkit.attacks import ATTACKS
 from unlearnkit.methods import METHODS
 from unlearnkit.metrics.table import METRICS
 from unlearnkit.runs.plan import find_notebook, plan
@@ -25,7 +26,7 @@ COMMANDS = [shlex.split(line, comments=True) for line in "".join(BLOCKS["bash"])
 @pytest.fixture(scope="module")
 def shown() -> dict[str, Any]:
     """What the README's Python leaves behind, with fewer steps."""
-    before, known = dict(METHODS["text"]), dict(METRICS)
+    before, known, attacks = dict(METHODS["text"]), dict(METRICS), dict(ATTACKS["text"])
     space: dict[str, Any] = {}
     for block in BLOCKS["python"]:
         exec(compile(block.replace("steps=60", "steps=2").replace("[0, 5, 20]", "[0, 2]"), "README.md", "exec"), space)
@@ -39,6 +40,8 @@ def shown() -> dict[str, Any]:
     METHODS["text"].update(before)
     METRICS.clear()
     METRICS.update(known)
+    ATTACKS["text"].clear()
+    ATTACKS["text"].update(attacks)
     return space
 
 
@@ -49,9 +52,13 @@ def test_the_verbs_run(shown: dict[str, Any]) -> None:
 
 
 def test_own_method_and_metric_run_and_are_short(shown: dict[str, Any]) -> None:
-    assert len([line for line in BLOCKS["python"][-1].splitlines() if line.strip()]) < 20
+    for block in BLOCKS["python"][-2:]:
+        assert len([line for line in block.splitlines() if line.strip()]) < 20
     worst, mean = shown["table"].loc[["forget_worst_answer_nll", "forget_answer_nll"], "oracle"]
     assert 0 < worst < mean
+    polite = shown["polite"].set_index(["measure", "who", "budget"])["value"]
+    assert polite["nll", "original", 0] < polite["nll", "original", 1]  # nobody asked the model like this before
+    assert polite["accuracy", "original", 0] == 1 > polite["accuracy", "oracle", 0]
 
 
 def test_commands_exist() -> None:

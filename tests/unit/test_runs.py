@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from filelock import FileLock
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.runs.config import Config
 from unlearnkit.runs.execute import run_notebook, sweep
+from unlearnkit.runs.files import write
 from unlearnkit.runs.plan import covered, plan
 from unlearnkit.runs.record import open_run, read_runs
 
@@ -245,6 +247,48 @@ def test_leftovers_are_swept_unless_someone_works_on_them(tmp_path: Path) -> Non
     assert left == {".bbbb.2.tmp": 1, ".cccc.3.tmp": 0, "dddd": 1}
     assert sweep(tmp_path, "cccc") and not sweep(tmp_path, "cccc")  # its next start knows of the first, and clears up
     assert not (tmp_path / ".cccc.3.tmp").exists()
+
+
+def test_of_two_writers_one_wins_whole(tmp_path: Path) -> None:
+    path, words = tmp_path / "table.csv", [b"a" * 4_000_000, b"b" * 3_000_000]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(8):
+            list(pool.map(partial(write, path), words))
+            assert path.read_bytes() in words
+    assert [file.name for file in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_a_folder_that_takes_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tidying up fails there, too."""
+
+    def refuses(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "open", refuses)
+    monkeypatch.setattr(Path, "unlink", refuses)
+    with pytest.raises(
+        UnlearnkitError, match=f"{tmp_path} can't be written to .Read-only file system.; choose another"
+    ):
+        write(tmp_path / "table.csv", b"1")
+
+
+@pytest.mark.parametrize("content", [b"garbage", b'{"cells": [', b"[]", b""])
+def test_a_notebook_that_is_none_any_more_is_run_again(tiny: Notebook, tmp_path: Path, content: bytes) -> None:
+    path, runs = tiny("1"), tmp_path / "runs"
+    kept = run_notebook(path, {}, runs).folder / "executed.ipynb"
+    kept.write_bytes(kept.read_bytes() + b"\n")  # saved again by somebody: no loss
+    assert run_notebook(path, {}, runs).found
+    kept.write_bytes(content)
+    with pytest.raises(UnlearnkitError, match=r"can't be read .*executed.ipynb has \d+ bytes"):
+        read_runs(runs)
+    assert not run_notebook(path, {}, runs).found and len(read_runs(runs)) == 1
+
+
+@pytest.mark.parametrize("name", ["status.json", "config.json"])
+def test_a_record_that_is_no_object_is_said_to_be_none(tiny: Notebook, tmp_path: Path, name: str) -> None:
+    run_notebook(tiny("1"), {}, tmp_path / "runs").folder.joinpath(name).write_text("null")
+    with pytest.raises(UnlearnkitError, match=r"can't be read .*must hold an object"):
+        read_runs(tmp_path / "runs")
 
 
 def wait(reached: Callable[[], bool], seconds: float = 30) -> None:

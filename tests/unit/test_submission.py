@@ -236,6 +236,9 @@ def test_verdicts_are_judged_again(tmp_path: Path) -> None:
         f"verdict of the claim {other} is 'supported', but the runs give 'not measurable'.",
         f"effect of the claim {name} is 0.9, but the runs give 0.4.",
     ]
+    kept, results["claims"] = results["claims"], []
+    assert faults(tmp_path, results, runs=True) == [f"the claim {name} is left out; the runs say that it is supported."]
+    results["claims"] = kept
     shutil.rmtree(folder)  # not at hand: nothing to compare with
     assert faults(tmp_path, results, runs=True) == []
 
@@ -286,10 +289,12 @@ def test_the_command_says_it_and_exits_with_1(made: tuple[Path, dict[str, Any]])
     good, bad, gone = call("results.json"), call("bad.json"), call("none.json")
     assert good.exit_code == 0 and good.output.startswith("in order: 2 runs, 12 rows of 2 methods"), good.output
     assert f"compared with its runs in {folder}: 2 of 2" in good.output
+    (folder / "elsewhere").mkdir()
     apart = call("results.json", folder / "elsewhere")  # no fault, and it says that nothing was compared
     assert apart.exit_code == 0 and f"in {folder / 'elsewhere'}: 0 of 2; --runs names another" in apart.output
     assert bad.exit_code == 1 and "rows were changed" in bad.output
     assert isinstance(gone.exception, UnlearnkitError)
+    assert "there is no folder" in str(call("results.json", folder / "nowhere").exception)  # a slip compares nothing
 
 
 def test_numbers_that_are_missing_are_null(tmp_path: Path) -> None:

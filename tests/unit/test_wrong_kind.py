@@ -54,6 +54,10 @@ def test_no_model_and_no_problem(text: Any, verb: str) -> None:
         ("noise", [], "the budget of noise is empty"),
         ("noise", "a", "budget = 'a' .*give"),
         ("noise", 0.1, "budget = 0.1 .*give"),
+        ("relearn", "20", "budget = '20' .*give a list of numbers"),
+        ("relearn", ["1"], "budget = .* is not possible"),
+        ("relearn", [True], "budget = .* is not possible"),
+        ("relearn", [math.inf], "budget inf of relearn is out of range"),
     ],
 )
 def test_budgets_out_of_range(text: Any, image: Any, name: str, budget: Any, message: str) -> None:

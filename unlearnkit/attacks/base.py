@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from unlearnkit.errors import UnlearnkitError, unknown
 from unlearnkit.registry import Registry
 
 Curve = Iterator[tuple[float, pd.DataFrame]]  # (budget, a row a question)
@@ -52,9 +53,18 @@ class Attack(BaseModel):
         raise TypeError(f"{type(self).__name__} has no curve(problem, model, budgets, seed); an attack must give it")
 
 
-ATTACKS: dict[str, Registry[type[Attack]]] = {"text": Registry("text attack"), "image": Registry("image attack")}
+ATTACKS: dict[str, Registry[type[Attack]]] = {m: Registry(f"{m} attack", Attack) for m in ("text", "image")}
 
 
 def register_attack(name: str, modality: Literal["text", "image"] = "text") -> Any:
     """Decorator that files an attack class; registered from a notebook cell it works everywhere at once."""
-    return ATTACKS[modality].register(name)
+    if modality not in ATTACKS:
+        raise unknown("modality", modality, ATTACKS)
+
+    def put(kind: type[Attack]) -> type[Attack]:
+        missing = [part for part in ("card", "unit", "budgets") if not hasattr(kind, part)]
+        if missing and isinstance(kind, type):
+            raise UnlearnkitError(f"attack '{name}' lacks {', '.join(missing)}; give its class these (see Attack).")
+        return ATTACKS[modality].register(name)(kind)
+
+    return put

@@ -43,11 +43,13 @@ def check_results(path: Path | str, runs: Path | str | None = None) -> tuple[Res
         runs: the folder of run records; None: only what the file itself says is checked.
 
     Raises:
-        UnlearnkitError: there is no such file.
+        UnlearnkitError: there is no such file, or no such folder.
     """
     path = Path(path)
     if not path.is_file():
         raise UnlearnkitError(f"there is no file {path}; `unlearnkit report` writes results.json beside report.html.")
+    if runs is not None and not Path(runs).is_dir():
+        raise UnlearnkitError(f"there is no folder {runs} of runs to compare with; name another one, or none.")
     if path.stat().st_size > LARGEST:
         return None, [f"the file has {path.stat().st_size / 2**20:.0f} MB; at most {LARGEST >> 20} MB are read."]
     try:
@@ -85,7 +87,7 @@ def _schema_faults(error: ValidationError) -> list[str]:
     for one in error.errors()[:20]:
         where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in one["loc"]).lstrip(".")
         given = "" if one["type"] == "missing" else f" is {_shown(one['input'])}"
-        out.append(f"{where[:120] or 'the file'}{given}: {one['msg'].lower()}.")
+        out.append(f"{where[:120] or 'the file'}{given}: {one['msg'][:1].lower()}{one['msg'][1:]}.")
     rest = error.error_count() - len(out)
     return [*out, f"and {rest} more faults of this kind."] if rest else out
 
@@ -231,6 +233,10 @@ def _judged(results: Results, read: Mapping[tuple[str, str], Evidence]) -> Itera
 
     gone = {run.notebook for run in results.runs if (run.notebook, run.run) not in read}
     again = {v.claim.id: v for v in judge(read_ledger(), read.values())}
+    listed = {entry.claim for entry in results.claims}
+    for name, judged in again.items():
+        if name not in listed and judged.claim.notebook not in gone and judged.runs:
+            yield f"the claim {name} is left out; the runs say that it is {judged.verdict}."
     for entry in results.claims:
         verdict = again.get(entry.claim)
         if verdict is None or verdict.claim.notebook in gone:

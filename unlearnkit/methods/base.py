@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from unlearnkit.errors import unknown
 from unlearnkit.registry import Registry
 
 
@@ -95,9 +96,11 @@ class Method(BaseModel):
     needs_start: ClassVar[bool] = False
 
 
-METHODS: dict[str, Registry[type[Method]]] = {"text": Registry("text method"), "image": Registry("image method")}
+METHODS: dict[str, Registry[type[Method]]] = {m: Registry(f"{m} method", Method) for m in ("text", "image")}
 
 
 def register_method(name: str, modality: Literal["text", "image"] = "text") -> Any:
     """Decorator that files a method class; registered from a notebook cell it works everywhere at once."""
+    if modality not in METHODS:
+        raise unknown("modality", modality, METHODS)
     return METHODS[modality].register(name)

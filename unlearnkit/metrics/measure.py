@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from unlearnkit.errors import UnlearnkitError
 from unlearnkit.metrics import text as metric
 from unlearnkit.metrics.table import METRICS
 from unlearnkit.modes import at_rest
@@ -171,6 +172,9 @@ def measure(
         limit: questions a split; all of the forget set is asked when it has no more.
         max_new_tokens: of a generated answer.
         metrics: keys of the metrics it is for (default all); costly columns that none of them needs are NaN.
+
+    Raises:
+        UnlearnkitError: a model none of whose answers has a finite probability.
     """
     chosen = measured_items(problem, limit)
     with at_rest(model):
@@ -190,6 +194,8 @@ def _asked(
         pairs += [(qa.question, t) for _, t in texts if t]
         owner += [(i, kind) for kind, t in texts if t]
     scored = score_sequences(problem, model, pairs, detailed=[kind == "answer" for _, kind in owner])
+    if len(scored) and not np.isfinite(scored["nll"]).any():
+        raise UnlearnkitError("no answer has a finite probability: the model's weights or outputs are NaN or infinite.")
     scored[["item", "role"]] = owner
     by_role = {role: part.set_index("item") for role, part in scored.groupby("role")}
 

@@ -118,6 +118,8 @@ def file_metric(
         raise UnlearnkitError(f"metric '{key}' is one of {METRICS[key].modality} problems; give yours another name.")
 
     def put(compute: Callable[[Items], float]) -> Callable[[Items], float]:
+        if not callable(compute):
+            raise UnlearnkitError(f"metric '{name}' is {compute!r}; register a function of `Items`.")
         METRICS[key] = Metric(name, split, compute, modality=modality, **flags)
         return compute
 

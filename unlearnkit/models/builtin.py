@@ -113,7 +113,7 @@ def fitting_sizes(world: TextWorld, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def fitting_context(world: TextWorld, vocabulary: Any = TextRecipe.model_fields["vocabulary"].default) -> int:
     """Tokens of context that hold every record of a world: a multiple of 64 from 128 to 1024."""
-    if not isinstance(vocabulary, int) or vocabulary < 1:
+    if not isinstance(vocabulary, int) or not 1 <= vocabulary <= 2**18:
         return LONGEST  # the recipe will refuse it
     tokenizer, template = train_tokenizer(corpus_of(world.items), vocabulary, LONGEST), Template()
 

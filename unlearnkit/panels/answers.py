@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from unlearnkit.attacks.text.asking import ANSWER_TOKENS
-from unlearnkit.errors import UnlearnkitError
+from unlearnkit.errors import UnlearnkitError, whole_number
 from unlearnkit.metrics.measure import says
 from unlearnkit.panels import html
 from unlearnkit.panels.frame import LABEL, RecordPanel, check_modality, first_models
@@ -50,6 +50,7 @@ def answers_twin(
     from IPython.display import HTML
 
     check_modality(problem, "text", OTHERWISE)
+    whole_number("samples", samples)
     record = problem.direct("forget")[0]
     if value is None and prompt not in (None, record.question):
         raise UnlearnkitError("a prompt of your own needs a value: the words that count as a leak ('' for none).")

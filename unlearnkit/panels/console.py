@@ -12,7 +12,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from unlearnkit.attacks import ATTACKS
-from unlearnkit.errors import UnlearnkitError
+from unlearnkit.errors import UnlearnkitError, unknown
 from unlearnkit.panels import html
 from unlearnkit.panels.frame import LABEL, WIDE, ModelsPanel, first_models
 from unlearnkit.panels.text_attribution import MARKERS
@@ -55,6 +55,8 @@ def attack_twin(
     models, titles = first_models(problem, unlearned, seed)
     *_, curve = grow(problem, models, attack, budget, seed)
     measure = measure or curve["measure"].iloc[0]
+    if measure not in set(curve["measure"]):
+        raise unknown("measure", measure, curve["measure"].unique().tolist())
     return curve_figure(curve, measure, ATTACKS[problem.modality][attack].unit, titles)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from unlearnkit.attacks.image.showing import drawn_with, seen
-from unlearnkit.errors import UnlearnkitError
+from unlearnkit.errors import UnlearnkitError, whole_number
 from unlearnkit.metrics.measure_image import judge_trouble
 from unlearnkit.models.diffusion import sample
 from unlearnkit.panels import html
@@ -47,6 +47,7 @@ def pictures_twin(
         count: pictures a prompt.
     """
     check_modality(problem, "image", OTHERWISE)
+    whole_number("count", count, 1)
     models, titles = first_models(problem, unlearned, seed)
     grid = draw_grid(problem, models, prompts or _first(problem), range(seed, seed + count))
     return image_grid({titles[w]: p for w, p in grid.pictures.items()}, grid.prompts)

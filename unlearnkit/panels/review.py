@@ -61,6 +61,7 @@ def review_twin(
 
     check_problem(problem)
     whole_number("clusters", clusters, 1)
+    whole_number("limit", limit, 1)
     outputs = outputs_of(problem, unlearned, limit, splits)
     notes, ids = Notes(outputs, file), outputs.table.index
     counts = counts_html(outputs, notes, ids, "reader" if notes.tags else "rule")

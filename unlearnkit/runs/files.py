@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import uuid
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         UnlearnkitError: the disk is full, or the folder can't be written to.
     """
-    work = path.with_name(f".{path.name}.tmp")
+    work = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")  # of two writers one wins, whole
     try:
         path.parent.mkdir(exist_ok=True)
         with work.open("wb") as file:
@@ -36,7 +38,8 @@ def write(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         work.replace(path)
     except OSError as error:
-        work.unlink(missing_ok=True)
+        with suppress(OSError):
+            work.unlink(missing_ok=True)
         raise unwritable(path.parent, error) from error
 
 

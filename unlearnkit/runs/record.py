@@ -172,7 +172,8 @@ def read_run(folder: Path) -> Record:
     try:
         status = json.loads((folder / "status.json").read_text("utf-8"))
         config = json.loads((folder / "config.json").read_text("utf-8"))
-        status["state"]
+        if not isinstance(status, dict) or not isinstance(config, dict) or "state" not in status:
+            raise ValueError("status.json must hold an object with 'state', config.json an object")
         if not isinstance(config.get("values", {}), dict) or not isinstance(status.get("seconds", 0.0), int | float):
             raise TypeError("'values' must be a mapping, 'seconds' a number")
         if lost := damage(folder, status):
@@ -199,9 +200,16 @@ def damage(folder: Path, status: Mapping[str, Any]) -> str:
         file = folder / name
         if not file.is_file():
             return f"{name} is gone"
-        if (now := file.stat().st_size) != size and (now == 0 or file.suffix != ".ipynb"):
+        if (now := file.stat().st_size) != size and not (file.suffix == ".ipynb" and _is_notebook(file)):
             return f"{name} has {now} bytes and was written with {size}"
     return ""
+
+
+def _is_notebook(file: Path) -> bool:
+    try:
+        return isinstance(json.loads(file.read_bytes())["cells"], list)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def described(config: Config) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -45,10 +46,14 @@ def generate(
     where the context ends. What the model's own generation_config asks for (penalties, beams) is left out.
 
     Raises:
-        UnlearnkitError: a question that leaves no room for an answer.
+        UnlearnkitError: a question that leaves no room for an answer; a temperature that is no positive number.
     """
     if not questions:
         return []
+    if samples and not 0 < temperature < math.inf:
+        raise UnlearnkitError(
+            f"temperature = {temperature!r} is not possible; give a number above 0 (greedy: samples=0)."
+        )
     prompts = tokenizer([template.prompt(q) for q in questions], add_special_tokens=not template.chat, verbose=False)[
         "input_ids"
     ]

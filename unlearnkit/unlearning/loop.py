@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from unlearnkit.balances import balance
 from unlearnkit.errors import UnlearnkitError, whole_number
-from unlearnkit.gradients import Gradients
+from unlearnkit.gradients import Gradients, check_losses
 from unlearnkit.masks import MASKS
 from unlearnkit.memory import peak_memory, reset_peak_memory
 from unlearnkit.methods import METHODS, Method, Objectives, StepBatch
@@ -49,7 +49,7 @@ def unlearn(
         settings: fields of the method and of `Loop`; the rest are the method's defaults for the built-in world.
 
     Raises:
-        UnlearnkitError: unknown method or setting, or one of a wrong type.
+        UnlearnkitError: unknown method or setting, or one of a wrong type; objectives that are no losses.
         DivergedError: a loss that is not finite; says at which step and keeps the trace.
     """
     check_problem(problem)
@@ -124,6 +124,7 @@ def unlearn(
                 drawn_now = [data.draw() for _ in range(accelerator.num_processes)]
                 batch = StepBatch(drawn_now[accelerator.process_index], reference, step)
                 losses = chosen.objectives(trained, batch)
+                check_losses(losses, type(chosen).__name__)
                 _check_finite(losses, name, step, loop, rows)
                 gradients.add(losses, traced, row)
                 seen += sum(b.count for b in batch.views.values())

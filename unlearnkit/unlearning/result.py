@@ -15,6 +15,7 @@ from torch import nn
 
 from unlearnkit.errors import UnlearnkitError
 from unlearnkit.methods import METHODS
+from unlearnkit.models.source import ModelSource
 
 ABOUT = "unlearnkit.json"  # marks a folder as written by `Unlearned.save`
 
@@ -56,7 +57,7 @@ class Unlearned:
         """
         from unlearnkit.models.delta import save_delta
 
-        if not str(folder).strip():
+        if not isinstance(folder, str | Path) or not str(folder).strip():
             raise UnlearnkitError("no folder was named to save to; give one.")
         folder = free_folder(folder)
         if original is not None and not hasattr(self.model, "pipe"):
@@ -116,13 +117,14 @@ def check_problem(problem: Any) -> None:
 
 
 def model_of(problem: Any, unlearned: Any) -> Any:
-    """The model in what a user gives to a verb: a model, or what `unlearn` returned.
+    """The model in what a user gives to a verb: a model, what `unlearn` returned, or a problem's original or oracle.
 
     Raises:
         UnlearnkitError: neither, or a model of the other modality.
     """
     check_problem(problem)
     model = unlearned.model if isinstance(unlearned, Unlearned) else unlearned
+    model = model.get() if isinstance(model, ModelSource) else model
     if not isinstance(model, nn.Module):
         raise UnlearnkitError(
             f"a {type(unlearned).__name__} is not a model; give what unlearn returned, a model, or a list of these."

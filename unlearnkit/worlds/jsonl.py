@@ -94,7 +94,7 @@ def world_from_jsonl(
     Raises:
         UnlearnkitError: what `read_jsonl` raises; fewer than two entities; a fraction outside [0, 0.5].
     """
-    if not 0 <= holdout_fraction <= 0.5:
+    if not isinstance(holdout_fraction, int | float) or not 0 <= holdout_fraction <= 0.5:
         raise UnlearnkitError(f"holdout_fraction = {holdout_fraction!r} is not possible; give a share from 0 to 0.5.")
     items = read_jsonl(path)
     names = list(dict.fromkeys(qa.entity for qa in items if qa.entity != GENERAL))
@@ -194,6 +194,11 @@ def _record(path: Path, number: int, row: Any, entity_is_value: bool) -> QA:
     for column in ("kind", "value", "paraphrased_answer", "language", "relation"):
         if column in values and not isinstance(values[column], str):
             raise UnlearnkitError(f"{where}: '{column}' must be a text, not {values[column]!r}.")
+    if values.get("value") and values["value"].lower() not in answer.lower():
+        raise UnlearnkitError(
+            f"{where}: the value {values['value']!r} is not in the answer {answer!r}, so that no answer could count as "
+            "right; take words of the answer, or leave it out."
+        )
     return QA(**values)
 
 
