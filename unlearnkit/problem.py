@@ -26,18 +26,18 @@ WORLDS.update({
 })  # fmt: skip
 
 
-def _named_once(model: Any, revision: str | None, oracles: Any) -> None:
+def _named_once(model: Any, oracles: Any) -> None:
     """One retrained model under two names would make a noise floor of nothing."""
     if not isinstance(model, str | Path | None):
         raise UnlearnkitError(f"model = {model!r} is not possible; give a hub id or a folder.")
-    seen = {str(Path(model).resolve()): "the original"} if model is not None and revision is None else {}
+    seen = set()
     for oracle in oracles if isinstance(oracles, list | tuple) else ():
         if not isinstance(oracle, str | Path):
             raise UnlearnkitError(f"the oracle {oracle!r} is not possible; give a hub id or a folder.")
-        place = str(Path(oracle).resolve())
+        place = Path(oracle).resolve()
         if place in seen:
-            raise UnlearnkitError(f"the oracle {oracle} is also {seen[place]}; name each retrained model once.")
-        seen[place] = "another oracle"
+            raise UnlearnkitError(f"the oracle {oracle} is given twice; name each retrained model once.")
+        seen.add(place)
 
 
 def load_problem(
@@ -81,7 +81,7 @@ def load_problem(
     whole_number("seed", seed)
     if isinstance(oracles, (str, Path)):
         oracles = [oracles]
-    _named_once(model, revision, oracles)
+    _named_once(model, oracles)
     own = {"model": model, "oracles": oracles, "revision": revision, "device": device, **options}
     if isinstance(world, TextWorld):
         return from_world(world, forget, seed, **own)
