@@ -67,6 +67,7 @@ def test_the_front_follows_its_controls(panel: Cell, shots: Callable[..., None],
     field("counts").select_option("beyond the oracle is more")
     expect(says("preference")).to_contain_text("npo · mgda, seed 0, step 4 (forgetting 1.200")
     field("counts").select_option("its distance from the oracle")
+    expect(says("utility")).to_contain_text("forgets most: npo, seed 1, step 4")
     field("direction").select_option("less is better (a loss)")
     expect(says("utility")).to_contain_text("6 of 6 models keep 65%")
     expect(says("utility")).to_contain_text("utility 1.429")  # 1 / 0.7

@@ -41,7 +41,7 @@ def test_what_cannot_be_one_is_not_registered() -> None:
         with pytest.raises(uk.UnlearnkitError, match="modality 'audio' is unknown; known: image, text"):
             register("zz", "audio")(uk.Attack)
         with pytest.raises(uk.UnlearnkitError, match="name '3' can't be used"):
-            register(3)(uk.Attack)
+            register(3)(ATTACKS["text"]["noise"])
     assert "f1" not in METHODS["text"] and "f1" not in ATTACKS["text"]
 
 
