@@ -76,6 +76,7 @@ def test_the_front_follows_its_controls(panel: Cell, shots: Callable[..., None],
     field("utility").select_option("forget_answer_nll")
     expect(says("utility")).to_contain_text("utility 2.900")
     field("utility").select_option("retain_probability")
+    expect(says("utility")).not_to_contain_text("utility 2.900")
 
     field("step").select_option("2")
     expect(cell.locator(".uk-points button")).to_have_count(2)
@@ -84,9 +85,11 @@ def test_the_front_follows_its_controls(panel: Cell, shots: Callable[..., None],
     field("methods").select_option("npo · mgda")
     expect(cell.locator(".uk-points button")).to_have_count(1)
     field("methods").select_option(["npo", "npo · mgda", PAYLOAD])
+    expect(cell.locator(".uk-points button")).to_have_count(4)
     field("seeds").select_option("1")
     expect(cell.locator(".uk-points button")).to_have_count(1)
     field("seeds").select_option(["0", "1"])
+    expect(cell.locator(".uk-points button")).to_have_count(4)
     field("step").select_option("every look")
     expect(cell.locator(".uk-points button")).to_have_count(6)
 

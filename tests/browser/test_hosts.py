@@ -43,6 +43,7 @@ def test_panels_answer_and_stop_in(
     expect(view.locator("p").first).to_contain_text("<b> is what must not be said")
 
     page.get_by_label("attack", exact=True).select_option(label="Soft prompt")
+    expect(curve.locator("b").first).to_have_text("Soft prompt")  # its own budget has been filled in
     page.get_by_label("budget", exact=True).fill("0, 100000")
     page.get_by_label("budget", exact=True).press("Enter")
     page.locator("button.widget-button", has_text="run").click()
